@@ -1,0 +1,3 @@
+module github.com/seed-d18e112a/clientv3/integration
+
+go 1.26.0
