@@ -1,0 +1,11 @@
+//go:build unix
+
+package etcdtest
+
+import "syscall"
+
+const (
+	terminate = syscall.SIGTERM
+	freeze    = syscall.SIGSTOP
+	thaw      = syscall.SIGCONT
+)

@@ -1,0 +1,276 @@
+// Package etcdtest starts real etcd clusters for tests.
+package etcdtest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// startTimeout bounds a start whose context has no deadline.
+const startTimeout = time.Minute
+
+// A Cluster is a running etcd cluster. Its methods are safe for concurrent use.
+type Cluster struct {
+	opts       *options
+	dir        string
+	temporary  bool
+	out        *logOutput
+	ca         *CA   // nil without TLS
+	serverCert *Cert // nil without TLS
+	clientCert *Cert // nil without mutual TLS
+
+	mu      sync.Mutex
+	members []*Member
+	named   int // members that there ever were
+	closed  bool
+
+	once     sync.Once
+	closeErr error
+}
+
+// Run starts a cluster for a test, waits until it is ready, and closes it when the test and its subtests are over. It ends
+// the test when the cluster does not start.
+func Run(t testing.TB, opts ...Option) *Cluster {
+	t.Helper()
+	c, err := Start(t.Context(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Start starts a cluster and waits until it is ready: each member answers its clients and knows a leader. The context
+// bounds the start only, and no start takes longer than a minute; the cluster runs until it is closed. When Start fails,
+// nothing is left behind, and the error has the last log lines of a member that did not start.
+func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
+	o, err := newOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("etcdtest: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+
+	c := &Cluster{opts: o, out: &logOutput{w: o.logs}}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	for range c.opts.members {
+		if _, err := c.newMember(); err != nil {
+			return err
+		}
+	}
+	members := c.Members()
+	initial := make([]string, len(members))
+	for i, m := range members {
+		initial[i] = m.name + "=" + m.launch.advertisePeer
+	}
+	for _, m := range members {
+		m.launch.initialCluster = strings.Join(initial, ",")
+	}
+	if err := each(members, (*Member).start); err != nil {
+		return err
+	}
+	return c.WaitReady(ctx)
+}
+
+// prepare makes what all members share: the directory and the certificates.
+func (c *Cluster) prepare() (err error) {
+	c.dir = c.opts.dataDir
+	if c.dir == "" {
+		// Not the test's own temporary directory: the path of a unix socket has to be short.
+		c.temporary = true
+		if c.dir, err = os.MkdirTemp("", "etcdtest"); err != nil {
+			return fmt.Errorf("etcdtest: %w", err)
+		}
+	}
+	if c.dir, err = filepath.Abs(c.dir); err != nil {
+		return fmt.Errorf("etcdtest: %w", err)
+	}
+	if !c.opts.tls {
+		return nil
+	}
+	certs := filepath.Join(c.dir, "certs")
+	if err := os.MkdirAll(certs, 0o700); err != nil {
+		return fmt.Errorf("etcdtest: %w", err)
+	}
+	if c.ca, err = NewCA(certs); err != nil {
+		return err
+	}
+	if c.serverCert, err = c.ca.Issue(c.opts.serverCrt); err != nil {
+		return err
+	}
+	if c.opts.clientTLS {
+		c.clientCert, err = c.ca.Issue(CertSpec{})
+	}
+	return err
+}
+
+// newMember makes a member ready to be started, except for launch.initialCluster.
+func (c *Cluster) newMember() (_ *Member, err error) {
+	c.mu.Lock()
+	name := fmt.Sprintf("m%d", c.named)
+	c.named++
+	c.mu.Unlock()
+
+	m := &Member{c: c, name: name, log: &memberLog{name: name, out: c.out}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("etcdtest: member %s: %w", name, err), m.close())
+		}
+	}()
+	m.launch = launch{
+		options: c.opts,
+		name:    name,
+		dir:     filepath.Join(c.dir, name),
+		token:   filepath.Base(c.dir),
+		cert:    c.serverCert,
+	}
+	if c.clientCert != nil {
+		m.launch.caFile = c.ca.CertFile()
+	}
+	peer, err := m.reserve()
+	if err != nil {
+		return nil, err
+	}
+	m.launch.listenPeer = "http://" + peer
+	m.launch.advertisePeer = m.launch.listenPeer
+	scheme := "http"
+	network := "tcp"
+	if c.opts.unix {
+		scheme = "unix"
+		network = "unix"
+		m.served = filepath.Join(c.dir, name+".sock")
+	} else if m.served, err = m.reserve(); err != nil {
+		return nil, err
+	}
+	if c.ca != nil {
+		scheme += "s"
+	}
+	m.launch.listenClient = scheme + "://" + m.served
+	m.launch.advertiseClient = m.launch.listenClient
+	_ = network
+	if m.conn, err = m.Dial(); err != nil {
+		return nil, err
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
+	c.members = append(c.members, m)
+	return m, nil
+}
+
+// reserve takes a port for the member's life.
+func (m *Member) reserve() (addr string, err error) {
+	r, err := reserve(m.c.opts.host)
+	if err != nil {
+		return "", err
+	}
+	m.ports = append(m.ports, r)
+	return r.addr, nil
+}
+
+// Members returns the cluster's members. The slice is the caller's.
+func (c *Cluster) Members() []*Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*Member(nil), c.members...)
+}
+
+// Member returns the i-th member, counted from 0. It panics when there is none.
+func (c *Cluster) Member(i int) *Member { return c.Members()[i] }
+
+// Endpoints returns the members' URLs for clients, in order. See [Member.Endpoint] for their forms.
+func (c *Cluster) Endpoints() []string {
+	var eps []string
+	for _, m := range c.Members() {
+		eps = append(eps, m.Endpoint())
+	}
+	return eps
+}
+
+// CA returns the authority that the members' and clients' certificates come from, or nil without TLS. More certificates can
+// be had of it.
+func (c *Cluster) CA() *CA { return c.ca }
+
+// ClientCert returns a certificate which the members accept from clients, or nil without mutual TLS.
+func (c *Cluster) ClientCert() *Cert { return c.clientCert }
+
+// ClientTLS returns a new configuration for clients of the cluster, or nil without TLS. It trusts the cluster's
+// authority and, with mutual TLS, has a client certificate.
+func (c *Cluster) ClientTLS() *tls.Config {
+	if c.ca == nil {
+		return nil
+	}
+	cfg := &tls.Config{RootCAs: c.ca.Pool(), MinVersion: tls.VersionTLS12}
+	if c.clientCert != nil {
+		cfg.Certificates = []tls.Certificate{c.clientCert.TLS}
+	}
+	return cfg
+}
+
+// WaitReady waits until each member that is running and not frozen answers its clients and knows a leader.
+func (c *Cluster) WaitReady(ctx context.Context) error {
+	return each(c.Members(), func(m *Member) error {
+		m.mu.Lock()
+		srv, frozen := m.srv, m.frozen
+		m.mu.Unlock()
+		if srv == nil || frozen {
+			return nil
+		}
+		return m.WaitReady(ctx)
+	})
+}
+
+// Close ends all members at once, closes the proxies and removes the cluster's files, unless they are in a directory given
+// by [WithDataDir]. It may be called more than once; each call waits for the end and returns the same error.
+func (c *Cluster) Close() error {
+	c.once.Do(func() {
+		c.mu.Lock()
+		c.closed = true
+		members := c.members
+		c.mu.Unlock()
+		err := each(members, (*Member).close)
+		c.out.close()
+		if c.temporary && c.dir != "" {
+			err = errors.Join(err, os.RemoveAll(c.dir))
+		}
+		if err != nil {
+			c.closeErr = fmt.Errorf("etcdtest: closing the cluster: %w", err)
+		}
+	})
+	return c.closeErr
+}
+
+// each calls f for all members at once and waits.
+func each(members []*Member, f func(*Member) error) error {
+	errs := make([]error, len(members))
+	var wg sync.WaitGroup
+	for i, m := range members {
+		wg.Go(func() { errs[i] = f(m) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

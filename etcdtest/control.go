@@ -1,0 +1,79 @@
+package etcdtest
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// pollInterval is how often a member is asked whether it is ready yet.
+const pollInterval = 10 * time.Millisecond
+
+// askTimeout bounds one question to one member, which may be frozen.
+const askTimeout = time.Second
+
+// Dial opens a connection to the member itself, past its proxy, so that it works and is not counted whatever is done to
+// the proxy. It trusts any certificate of the member, and shows the cluster's client certificate if there is
+// one. It does not wait for the connection to be there. The caller closes it.
+func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if m.c.ca != nil {
+		cfg := &tls.Config{InsecureSkipVerify: true} // a test may have given the members a bad certificate
+		if m.c.clientCert != nil {
+			cfg.Certificates = []tls.Certificate{m.c.clientCert.TLS}
+		}
+		creds = credentials.NewTLS(cfg)
+	}
+	network := "tcp"
+	if m.c.opts.unix {
+		network = "unix"
+	}
+	opts = append([]grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, m.served)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: pollInterval, Multiplier: 1.6, MaxDelay: 10 * pollInterval},
+			MinConnectTimeout: askTimeout,
+		}),
+	}, opts...)
+	conn, err := grpc.NewClient("passthrough:///"+m.name, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("etcdtest: dialing member %s: %w", m.name, err)
+	}
+	return conn, nil
+}
+
+// status asks the member how it is. The answer comes from the member alone: it needs neither a quorum nor a leader.
+func (m *Member) status(ctx context.Context) (*pb.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	st, err := pb.NewMaintenanceClient(m.conn).Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, fmt.Errorf("member %s: %w", m.name, err)
+	}
+	m.setID(st.Header.MemberId)
+	return st, nil
+}
+
+// sleep waits for one poll interval, or until ctx ends.
+func sleep(ctx context.Context) error {
+	t := time.NewTimer(pollInterval)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,6 @@
+package etcdtest
+
+// Proxy is
+type Proxy struct{}
+
+func (*Proxy) Close() error { return nil }
