@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,8 +88,15 @@ func (c *Cluster) start(ctx context.Context) error {
 	for _, m := range members {
 		m.launch.initialCluster = strings.Join(initial, ",")
 	}
-	if err := each(members, (*Member).start); err != nil {
-		return err
+	// One after the other: members that start at the same time each wait a second for each other's answer to the question
+	// whether there is a cluster already, which none gives before it has asked the others.
+	for _, m := range members {
+		if err := m.start(); err != nil {
+			return err
+		}
+		if err := m.waitPeering(ctx); err != nil {
+			return err
+		}
 	}
 	return c.WaitReady(ctx)
 }
@@ -148,27 +156,12 @@ func (c *Cluster) newMember() (_ *Member, err error) {
 	if c.clientCert != nil {
 		m.launch.caFile = c.ca.CertFile()
 	}
-	peer, err := m.reserve()
-	if err != nil {
+	if err := m.addressPeers(); err != nil {
 		return nil, err
 	}
-	m.launch.listenPeer = "http://" + peer
-	m.launch.advertisePeer = m.launch.listenPeer
-	scheme := "http"
-	network := "tcp"
-	if c.opts.unix {
-		scheme = "unix"
-		network = "unix"
-		m.served = filepath.Join(c.dir, name+".sock")
-	} else if m.served, err = m.reserve(); err != nil {
+	if err := m.addressClients(); err != nil {
 		return nil, err
 	}
-	if c.ca != nil {
-		scheme += "s"
-	}
-	m.launch.listenClient = scheme + "://" + m.served
-	m.launch.advertiseClient = m.launch.listenClient
-	_ = network
 	if m.conn, err = m.Dial(); err != nil {
 		return nil, err
 	}
@@ -180,6 +173,50 @@ func (c *Cluster) newMember() (_ *Member, err error) {
 	}
 	c.members = append(c.members, m)
 	return m, nil
+}
+
+// addressPeers chooses where the member listens for its peers, and what it tells them.
+func (m *Member) addressPeers() error {
+	addr, err := m.reserve()
+	if err != nil {
+		return err
+	}
+	m.launch.listenPeer = "http://" + addr
+	if !m.c.opts.children {
+		// Between members in process is a proxy only to break their connections off at the end. Left to themselves, some
+		// stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the past, and etcd's
+		// connections put theirs in its place.
+		if m.peerProxy, err = NewProxy("tcp", addr); err != nil {
+			return err
+		}
+		addr = m.peerProxy.Addr()
+	}
+	m.launch.advertisePeer = "http://" + addr
+	return nil
+}
+
+// addressClients chooses where the member listens for clients, and what it tells them.
+func (m *Member) addressClients() (err error) {
+	scheme, proxied := "http", net.JoinHostPort(m.c.opts.host, "0")
+	m.network = "tcp"
+	if m.c.opts.unix {
+		scheme, proxied = "unix", filepath.Join(m.c.dir, m.name+"-proxy.sock")
+		m.network, m.served = "unix", filepath.Join(m.c.dir, m.name+".sock")
+	} else if m.served, err = m.reserve(); err != nil {
+		return err
+	}
+	if m.c.ca != nil {
+		scheme += "s"
+	}
+	m.launch.listenClient = scheme + "://" + m.served
+	m.launch.advertiseClient = m.launch.listenClient
+	if m.c.opts.proxies {
+		if m.proxy, err = newProxy(m.network, proxied, m.served); err != nil {
+			return err
+		}
+		m.launch.advertiseClient = scheme + "://" + m.proxy.Addr()
+	}
+	return nil
 }
 
 // reserve takes a port for the member's life.

@@ -1,10 +1,10 @@
 package etcdtest
 
 import (
+	"context"
+	"os"
 	"testing"
 	"time"
-	"os"
-	"context"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.uber.org/goleak"

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -32,15 +33,11 @@ func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		}
 		creds = credentials.NewTLS(cfg)
 	}
-	network := "tcp"
-	if m.c.opts.unix {
-		network = "unix"
-	}
 	opts = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, network, m.served)
+			return d.DialContext(ctx, m.network, m.served)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: pollInterval, Multiplier: 1.6, MaxDelay: 10 * pollInterval},
@@ -66,14 +63,27 @@ func (m *Member) status(ctx context.Context) (*pb.StatusResponse, error) {
 	return st, nil
 }
 
-// sleep waits for one poll interval, or until ctx ends.
-func sleep(ctx context.Context) error {
-	t := time.NewTimer(pollInterval)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// askReady fails unless the member answers its clients and knows a leader.
+func (m *Member) askReady(ctx context.Context) error {
+	st, err := m.status(ctx)
+	if err == nil && st.Leader == 0 {
+		err = fmt.Errorf("member %s knows no leader", m.name)
 	}
+	return err
+}
+
+// askPeering fails unless the member answers its peers.
+func (m *Member) askPeering(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.launch.listenPeer+"/version", nil)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }

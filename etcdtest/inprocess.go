@@ -83,7 +83,7 @@ func (s *inProcess) kill() {
 	for _, gs := range grpcs {
 		gs.Stop()
 	}
-	s.etcd.Server.Stop()
+	s.etcd.Server.HardStop() // Stop would first try to hand over the leadership
 	s.close()
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -17,12 +18,14 @@ type Member struct {
 	c      *Cluster
 	name   string
 	launch launch
-	served string         // where the server listens for clients: host:port, or the path of a socket
-	ports  []*reservation // the server's own
 	log    *memberLog
 	conn   *grpc.ClientConn // for the kit's own questions
-	proxy  *Proxy
 	id     atomic.Uint64
+
+	network, served string         // where the server itself listens for clients
+	ports           []*reservation // on which the server listens
+	proxy           *Proxy         // before network and served, or nil
+	peerProxy       *Proxy         // before the address for peers, or nil
 
 	ctl sync.Mutex // held while the server is started or stopped; taken before mu
 
@@ -44,6 +47,9 @@ func (m *Member) setID(id uint64) { m.id.Store(id) }
 // unix:///tmp/dir/m0.sock or unixs:///tmp/dir/m0.sock. With [WithProxies] it is that of the member's proxy. It stays the
 // same for the member's life.
 func (m *Member) Endpoint() string { return m.launch.advertiseClient }
+
+// Proxy is what clients reach the member through, or nil without [WithProxies].
+func (m *Member) Proxy() *Proxy { return m.proxy }
 
 // LogTail returns the last lines of the member's log.
 func (m *Member) LogTail() []string { return m.log.lines() }
@@ -185,42 +191,39 @@ func (m *Member) child(verb string) (*child, error) {
 // WaitReady waits until the member answers its clients and knows a leader. It fails as soon as the member's server has
 // ended.
 func (m *Member) WaitReady(ctx context.Context) error {
-	if err := m.waitReady(ctx); err != nil {
+	if err := m.poll(ctx, m.askReady); err != nil {
 		return m.explain(fmt.Errorf("etcdtest: waiting for member %s: %w", m.name, err))
 	}
 	return nil
 }
 
-func (m *Member) waitReady(ctx context.Context) error {
+// waitPeering waits until the member answers its peers.
+func (m *Member) waitPeering(ctx context.Context) error {
+	if err := m.poll(ctx, m.askPeering); err != nil {
+		return m.explain(fmt.Errorf("etcdtest: waiting for member %s: %w", m.name, err))
+	}
+	return nil
+}
+
+// poll calls ask again and again until it succeeds. It fails when the member's server has ended, or ctx.
+func (m *Member) poll(ctx context.Context, ask func(context.Context) error) error {
 	m.mu.Lock()
 	srv := m.srv
 	m.mu.Unlock()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case <-srv.done():
-			cancel(srv.err())
-		case <-ctx.Done():
-		}
-	}()
-	defer func() {
-		cancel(nil)
-		<-ended
-	}()
-
 	for {
-		st, err := m.status(ctx)
-		if err == nil && st.Leader != 0 {
+		err := ask(ctx)
+		if err == nil {
 			return nil
 		}
-		if err == nil {
-			err = errors.New("it knows no leader")
-		}
-		if cause := sleep(ctx); cause != nil {
-			return fmt.Errorf("%w (last: %w)", cause, err)
+		t := time.NewTimer(pollInterval)
+		select {
+		case <-t.C:
+		case <-srv.done():
+			t.Stop()
+			return srv.err()
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
 		}
 	}
 }
@@ -241,6 +244,9 @@ func (m *Member) close() error {
 	m.closed = true
 	srv := m.srv
 	m.mu.Unlock()
+	if m.peerProxy != nil {
+		m.peerProxy.Cut()
+	}
 	if srv != nil {
 		srv.kill()
 	}
@@ -251,8 +257,10 @@ func (m *Member) close() error {
 	if m.conn != nil {
 		errs = append(errs, m.conn.Close())
 	}
-	if m.proxy != nil {
-		errs = append(errs, m.proxy.Close())
+	for _, p := range []*Proxy{m.proxy, m.peerProxy} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
 	}
 	for _, p := range m.ports {
 		p.release()
