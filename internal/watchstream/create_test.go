@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -310,13 +311,13 @@ func TestSendFailureOfTheTransportResumes(t *testing.T) {
 
 // While there is no stream, watches that come and go leave nothing behind.
 func TestWatchesThatComeAndGoWithoutStreamLeaveNothing(t *testing.T) {
-	down := true
+	var up atomic.Bool
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
 		b.client.refuse = func() error {
-			if down {
-				return errCut
+			if up.Load() {
+				return nil
 			}
-			return nil
+			return errCut
 		}
 		b.Watch(t.Context(), Request{Key: []byte("k"), StartRevision: 1})
 		for i := range 100 {
@@ -325,7 +326,7 @@ func TestWatchesThatComeAndGoWithoutStreamLeaveNothing(t *testing.T) {
 			cancel()
 			b.closed(ch)
 		}
-		down = false
+		up.Store(true)
 		s := b.stream()
 		if req := s.accept(10); string(req.Key) != "k" {
 			t.Errorf("create of %s", req.Key)
