@@ -6,17 +6,21 @@ import (
 	"time"
 )
 
-// Backoff is exponential backoff with full jitter: the delay before a further attempt is drawn uniformly from
-// [0, min(Max, Base·2^attempt)], so that callers who failed together do not come back together.
+// Backoff is exponential backoff. With full jitter, the default, the delay before a further attempt is drawn uniformly
+// from [0, min(Max, Base·2^attempt)], so that callers who failed together do not come back together.
 // Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 //
 // The zero value waits for nothing. A Backoff is immutable and safe for concurrent use.
 type Backoff struct {
 	Base time.Duration // upper bound of the first delay
-	Max  time.Duration // upper bound of every delay; 0 means Base
+	Max  time.Duration // upper bound of every delay, before Jitter; 0 means Base
+
+	// Jitter is the fraction of the delay by which it is varied, up and down, from 0 to 1; 0 means full jitter.
+	Jitter float64
 }
 
-// Ceiling returns the largest delay that Delay may draw for the attempt, counted from 0.
+// Ceiling returns the largest delay that Delay may draw for the attempt, counted from 0, with full jitter, and the one
+// that it varies otherwise.
 func (b Backoff) Ceiling(attempt int) time.Duration {
 	limit := max(b.Base, b.Max)
 	ceiling := b.Base
@@ -34,6 +38,9 @@ func (b Backoff) Delay(attempt int) time.Duration {
 	ceiling := b.Ceiling(attempt)
 	if ceiling <= 0 {
 		return 0
+	}
+	if b.Jitter > 0 {
+		return time.Duration(float64(ceiling) * (1 + b.Jitter*(2*rand.Float64()-1)))
 	}
 	return rand.N(ceiling + 1)
 }

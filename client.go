@@ -1,0 +1,364 @@
+package clientv3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/api/v3/version"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	grpccredentials "google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/seed-d18e112a/clientv3/credentials"
+	"github.com/seed-d18e112a/clientv3/internal/balance"
+	"github.com/seed-d18e112a/clientv3/internal/retry"
+	"github.com/seed-d18e112a/clientv3/internal/token"
+	"github.com/seed-d18e112a/clientv3/internal/wire"
+)
+
+// Client is a client of an etcd cluster: make one with New, and Close it when it is no longer needed. It is safe for
+// concurrent use; a program needs one for each cluster. Its embedded services may be replaced by decorators before it
+// is shared.
+type Client struct {
+	Cluster
+	KV
+	Lease
+	Watcher
+	Auth
+	Maintenance
+
+	// Username and Password are what the client authenticates with, if both are set.
+	Username string
+	Password string
+	// Token is the token that was configured; one that the client obtained itself is not shown here.
+	Token string
+
+	cfg    Config
+	ctx    context.Context //nolint:containedctx // the client's lifetime, by contract of Ctx
+	cancel context.CancelFunc
+
+	conn      *grpc.ClientConn // nil for a client of NewCtxClient
+	endpoints *balance.Set     // nil with it
+
+	transport  grpccredentials.TransportCredentials
+	tokenCreds credentials.PerRPCCredentialsBundle // nil without authentication
+	tokens     *token.Source                       // nil without user name and password
+
+	metadata context.Context //nolint:containedctx // what every call's outgoing metadata has, made once
+	budget   *retry.Budget
+	backoff  retry.Backoff
+	trails   map[string]*balance.Trail // by the method of long-lived streams
+
+	mu     sync.RWMutex // guards what follows
+	lg     *zap.Logger
+	raw    []string // the endpoints as they were given
+	closed bool
+
+	background sync.WaitGroup // the goroutines of spawn
+}
+
+// New makes a client of the cluster at cfg.Endpoints. It returns every error it finds in cfg at once, and does not wait
+// for a connection: calls do. With a user name and password it authenticates first, so that a wrong password is found
+// here; if no endpoint can be reached for that it fails once cfg.DialTimeout has passed, or, where that is 0, leaves it
+// to the first call.
+func New(cfg Config) (*Client, error) {
+	targets, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	lg, err := newLogger(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	parent := cfg.Context
+	if parent == nil {
+		parent = context.Background()
+	}
+	c := newClient(parent, cfg, lg)
+	c.raw = slices.Clone(cfg.Endpoints)
+	c.Username, c.Password, c.Token = cfg.Username, cfg.Password, cfg.Token
+	c.transport = balance.NewCredentials(credentials.NewTransportCredential(cfg.TLS), cfg.TLS != nil)
+	c.setUpTokens()
+
+	c.endpoints = balance.NewSet(targets)
+	if c.conn, err = c.dial(c.endpoints); err != nil {
+		c.cancel()
+		return nil, err
+	}
+	c.Cluster = NewCluster(c)
+	c.KV = NewKV(c)
+	c.Lease = NewLease(c)
+	c.Watcher = NewWatcher(c)
+	c.Auth = NewAuth(c)
+	c.Maintenance = NewMaintenance(c)
+
+	if err := c.checkIn(); err != nil {
+		_ = c.Close() // the first error is the one to tell
+		return nil, err
+	}
+	if cfg.AutoSyncInterval > 0 {
+		c.spawn(c.autoSync)
+	}
+	return c, nil
+}
+
+// newClient returns a client without connection and services.
+func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
+	c := &Client{cfg: cfg, lg: lg, budget: retry.NewBudget()}
+	c.trails = map[string]*balance.Trail{
+		pb.Watch_Watch_FullMethodName:          {},
+		pb.Lease_LeaseKeepAlive_FullMethodName: {},
+	}
+	c.ctx, c.cancel = context.WithCancel(parent)
+	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
+	base := cfg.BackoffWaitBetween
+	if base <= 0 {
+		base = DefaultBackoffWaitBetween
+	}
+	c.backoff = retry.Backoff{Base: base, Max: 40 * base, Jitter: max(0, min(cfg.BackoffJitterFraction, 1))}
+	return c
+}
+
+// clientMetadata is the metadata of every call.
+func clientMetadata() metadata.MD {
+	return metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version.APIVersion)
+}
+
+// NewFromURL makes a client of the cluster at one endpoint, with the defaults of Config.
+func NewFromURL(url string) (*Client, error) {
+	return New(Config{Endpoints: []string{url}})
+}
+
+// NewFromURLs makes a client of the cluster at the endpoints, with the defaults of Config.
+func NewFromURLs(urls []string) (*Client, error) {
+	return New(Config{Endpoints: urls})
+}
+
+// Option is an option of NewCtxClient.
+type Option func(*Client)
+
+// WithZapLogger sets the client's logger. The default logs nothing.
+func WithZapLogger(lg *zap.Logger) Option {
+	return func(c *Client) { c.lg = lg }
+}
+
+// NewCtxClient makes a client that has no connection and no services: they are set by the caller, made with the
+// functions New…From…Client. It ends with ctx, or with Close.
+func NewCtxClient(ctx context.Context, opts ...Option) *Client {
+	c := newClient(ctx, Config{}, zap.NewNop())
+	for _, opt := range opts {
+		opt(c)
+	}
+	return c
+}
+
+// Close ends the client: its watches and lease renewals end, calls under way fail, connections are closed, and all its
+// goroutines have ended when Close returns. Leases are not revoked. A second Close returns context.Canceled.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	if c.Watcher != nil {
+		_ = c.Watcher.Close() // tells only that it was closed
+	}
+	if c.Lease != nil {
+		_ = c.Lease.Close()
+	}
+	c.background.Wait()
+	if c.tokens != nil {
+		c.tokens.Close()
+	}
+	if c.conn != nil {
+		return ContextError(c.ctx, c.conn.Close())
+	}
+	return c.ctx.Err()
+}
+
+// spawn runs f in a goroutine that Close waits for, so f must end with the client's context. It reports false, and does
+// nothing, once the client is closed.
+func (c *Client) spawn(f func()) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.closed {
+		return false
+	}
+	c.background.Go(f)
+	return true
+}
+
+// Ctx returns the context that ends when the client is closed, and with Config.Context.
+func (c *Client) Ctx() context.Context { return c.ctx }
+
+// ActiveConnection returns the connection that all calls go through; it stays the client's. Calls made on it directly
+// are balanced, authenticated and retried as the client's own, but return bare gRPC errors. It is nil for a client made
+// with NewCtxClient.
+func (c *Client) ActiveConnection() *grpc.ClientConn { return c.conn }
+
+// GetLogger returns the client's logger.
+func (c *Client) GetLogger() *zap.Logger {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.lg
+}
+
+// WithLogger replaces the client's logger and returns the client.
+func (c *Client) WithLogger(lg *zap.Logger) *Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lg = lg
+	return c
+}
+
+// Endpoints returns the endpoints in use, as they were given.
+func (c *Client) Endpoints() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Clone(c.raw)
+}
+
+// SetEndpoints replaces the endpoints. Connections to those that stay are kept. An endpoint that cannot be parsed is
+// logged and never reached; with none that can, calls fail with code Unavailable.
+func (c *Client) SetEndpoints(eps ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raw = slices.Clone(eps)
+	if c.endpoints == nil {
+		return
+	}
+	targets, err := parseEndpoints(eps)
+	if err != nil {
+		c.lg.Warn("endpoints left out", zap.Error(err))
+	}
+	c.endpoints.Update(targets)
+}
+
+// Sync replaces the endpoints by the client URLs of the cluster's voting members, as the member that is asked knows
+// them. If none of them advertises one it leaves the endpoints alone and returns an error.
+func (c *Client) Sync(ctx context.Context) error {
+	resp, err := c.MemberList(ctx, WithSerializable())
+	if err != nil {
+		return err
+	}
+	var eps []string
+	for _, m := range resp.Members {
+		if len(m.Name) != 0 && !m.IsLearner {
+			eps = append(eps, m.ClientURLs...)
+		}
+	}
+	if len(eps) == 0 {
+		return errors.New("etcdclient: sync: no member advertises a client URL")
+	}
+	c.SetEndpoints(eps...)
+	return nil
+}
+
+// autoSync calls Sync at the configured interval until the client is closed.
+func (c *Client) autoSync() {
+	ticker := time.NewTicker(c.cfg.AutoSyncInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, autoSyncTimeout)
+		err := c.Sync(ctx)
+		cancel()
+		if err != nil && c.ctx.Err() == nil {
+			c.GetLogger().Warn("sync of endpoints failed", zap.Error(err))
+		}
+	}
+}
+
+// autoSyncTimeout bounds one try of auto-sync, so that a member that hangs does not end it for good.
+const autoSyncTimeout = 5 * time.Second
+
+// Dial connects to a single endpoint, with the client's configuration and identity. The caller closes the connection.
+// The endpoint need not be one of the client's.
+func (c *Client) Dial(ep string) (*grpc.ClientConn, error) {
+	targets, err := parseEndpoints([]string{ep})
+	if err != nil {
+		return nil, err
+	}
+	return c.dial(balance.NewSet(targets))
+}
+
+// dial makes a connection to a set of endpoints and starts connecting.
+func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
+	opts := slices.Concat(set.DialOptions(), c.dialOptions(set), c.cfg.DialOptions)
+	conn, err := grpc.NewClient(set.Target(), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("etcdclient: %w", err)
+	}
+	conn.Connect()
+	return conn, nil
+}
+
+// How connections are made and kept. A lost endpoint is tried again often enough that a restarted member is soon in
+// use, and seldom enough to be no load on anyone.
+const (
+	reconnectBase   = 200 * time.Millisecond
+	reconnectMax    = 3 * time.Second
+	connectTimeout  = 5 * time.Second
+	reconnectFactor = 1.6
+	reconnectJitter = 0.2
+)
+
+// dialOptions are the client's own options of a connection.
+func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(c.transport),
+		grpc.WithDefaultCallOptions(c.callOptions()...),
+		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
+		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),
+		grpc.WithChainStreamInterceptor(c.streamInterceptor),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: grpcbackoff.Config{
+				BaseDelay: reconnectBase, Multiplier: reconnectFactor, Jitter: reconnectJitter, MaxDelay: reconnectMax,
+			},
+			MinConnectTimeout: max(connectTimeout, c.cfg.DialTimeout),
+		}),
+	}
+	if c.cfg.DialKeepAliveTime >= 0 {
+		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                positiveOr(c.cfg.DialKeepAliveTime, DefaultDialKeepAliveTime),
+			Timeout:             positiveOr(c.cfg.DialKeepAliveTimeout, DefaultDialKeepAliveTimeout),
+			PermitWithoutStream: c.cfg.PermitWithoutStream,
+		}))
+	}
+	if c.tokenCreds != nil {
+		opts = append(opts, grpc.WithPerRPCCredentials(c.tokenCreds.PerRPCCredentials()))
+	}
+	return opts
+}
+
+// callOptions are the options of every call: the codec and the limits on message sizes. A nil client has none.
+func (c *Client) callOptions() []grpc.CallOption {
+	if c == nil {
+		return nil
+	}
+	return []grpc.CallOption{
+		grpc.ForceCodecV2(wire.Codec()),
+		grpc.MaxCallSendMsgSize(positiveOr(c.cfg.MaxCallSendMsgSize, DefaultMaxCallSendMsgSize)),
+		grpc.MaxCallRecvMsgSize(positiveOr(c.cfg.MaxCallRecvMsgSize, DefaultMaxCallRecvMsgSize)),
+	}
+}
+
+// positiveOr returns v, or the default if v is not positive.
+func positiveOr[T int | time.Duration](v, def T) T {
+	if v > 0 {
+		return v
+	}
+	return def
+}

@@ -1,0 +1,275 @@
+package balance
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/seed-d18e112a/clientv3/internal/endpoint"
+)
+
+// scheme is the resolver scheme of a Set's target. It is the one etcd clients have always shown in their targets.
+const scheme = "etcd-endpoints"
+
+// Endpoint is the record of one endpoint. The exported methods are safe for concurrent use.
+type Endpoint struct {
+	target endpoint.Endpoint
+
+	sub      balancer.SubConn        // set by the policy before the endpoint is first picked
+	done     func(balancer.DoneInfo) // for picks outside a Call; made once, so that a pick allocates nothing
+	inFlight atomic.Int64            // calls and streams
+
+	// Guarded by the Set's mu.
+	state connectivity.State
+	err   error // why the last connection attempt failed; nil once connected
+}
+
+func newEndpoint(target endpoint.Endpoint) *Endpoint {
+	e := &Endpoint{target: target, state: connectivity.Idle}
+	e.done = func(balancer.DoneInfo) { e.inFlight.Add(-1) }
+	return e
+}
+
+// String returns the endpoint as it was given to the client.
+func (e *Endpoint) String() string { return e.target.Raw }
+
+// Status is what a Set knows of an endpoint at one moment.
+type Status struct {
+	Endpoint string             // as given to the client
+	State    connectivity.State // of its connection; TransientFailure lasts until the next success
+	Err      error              // why the last connection attempt failed, or nil
+	InFlight int64              // calls and streams under way
+}
+
+// Set is the endpoints of one grpc.ClientConn: make one with NewSet, dial with Target and DialOptions, replace the
+// endpoints with Update. All methods are safe for concurrent use. A Set needs no closing.
+type Set struct {
+	mu        sync.Mutex
+	endpoints []*Endpoint
+	conn      resolver.ClientConn // nil until gRPC has built the resolver, and after it has closed it
+	ready     chan struct{}       // closed while at least one endpoint is connected
+	connected bool
+	reached   bool // an endpoint has been connected at some time
+}
+
+// NewSet returns a set of the given endpoints.
+func NewSet(targets []endpoint.Endpoint) *Set {
+	s := &Set{ready: make(chan struct{})}
+	s.replace(targets)
+	return s
+}
+
+// Update replaces the endpoints. Those that stay keep their connection and record; calls under way on the others run
+// to their end.
+func (s *Set) Update(targets []endpoint.Endpoint) {
+	s.mu.Lock()
+	s.replace(targets)
+	conn, state := s.conn, s.resolverState()
+	s.mu.Unlock()
+	if conn != nil {
+		_ = conn.UpdateState(state) // the policy takes any list; there is no error to act on
+	}
+}
+
+// replace makes targets the endpoints of the set, each listed once, and keeps the records of those that stay.
+func (s *Set) replace(targets []endpoint.Endpoint) {
+	known := make(map[endpoint.Endpoint]*Endpoint, len(targets))
+	for _, e := range s.endpoints {
+		known[e.target] = e
+	}
+	s.endpoints = make([]*Endpoint, 0, len(targets))
+	listed := make(map[endpoint.Endpoint]bool, len(targets))
+	for _, t := range targets {
+		if listed[t] {
+			continue
+		}
+		listed[t] = true
+		e := known[t]
+		if e == nil {
+			e = newEndpoint(t)
+		}
+		s.endpoints = append(s.endpoints, e)
+	}
+}
+
+// Statuses returns what is known of each endpoint, in the order given to the client.
+func (s *Set) Statuses() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	statuses := make([]Status, len(s.endpoints))
+	for i, e := range s.endpoints {
+		statuses[i] = Status{Endpoint: e.target.Raw, State: e.state, Err: e.err, InFlight: e.inFlight.Load()}
+	}
+	return statuses
+}
+
+// Size returns the number of endpoints.
+func (s *Set) Size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.endpoints)
+}
+
+// Reached reports whether an endpoint has ever been connected.
+func (s *Set) Reached() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reached
+}
+
+// WaitReady waits until an endpoint is connected, d has passed, or ctx has ended; only the last is an error.
+func (s *Set) WaitReady(ctx context.Context, d time.Duration) error {
+	s.mu.Lock()
+	ready := s.ready
+	s.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-ready:
+	case <-timer.C:
+	}
+	return nil
+}
+
+// setState records a change of an endpoint's connection. A failure lasts until the next success: the attempts between
+// must not make callers wait for an endpoint that is known to be down.
+func (s *Set) setState(e *Endpoint, state balancer.SubConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state.ConnectivityState {
+	case connectivity.Ready:
+		e.state, e.err = connectivity.Ready, nil
+	case connectivity.TransientFailure:
+		e.state, e.err = connectivity.TransientFailure, state.ConnectionError
+	case connectivity.Idle, connectivity.Connecting:
+		if e.state != connectivity.TransientFailure {
+			e.state = state.ConnectivityState
+		}
+	case connectivity.Shutdown:
+		e.state = connectivity.Shutdown
+	}
+}
+
+// setConnected opens or shuts the gate that WaitReady waits at.
+func (s *Set) setConnected(connected bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if connected == s.connected {
+		return
+	}
+	s.connected = connected
+	if connected {
+		s.reached = true
+		close(s.ready)
+	} else {
+		s.ready = make(chan struct{})
+	}
+}
+
+// unreachable is the error of a call that finds no endpoint connected: each endpoint with its last error.
+func (s *Set) unreachable() error {
+	var b strings.Builder
+	b.WriteString("no endpoint is reachable")
+	for i, st := range s.Statuses() {
+		sep := ", "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%s%q", sep, st.Endpoint)
+		if st.Err != nil {
+			fmt.Fprintf(&b, " (%v)", st.Err)
+		}
+	}
+	return unreachableError(b.String())
+}
+
+// unreachableError is not a status error, so that gRPC ends calls with code Unavailable and lets those that wait for
+// ready wait.
+type unreachableError string
+
+func (e unreachableError) Error() string { return string(e) }
+
+// Target returns the target to dial the set under. It shows the first endpoint's authority.
+func (s *Set) Target() string {
+	return scheme + ":///" + url.PathEscape(s.authority())
+}
+
+// authority is the :authority of all calls, which gRPC wants to know before an endpoint is picked.
+func (s *Set) authority() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.endpoints) == 0 {
+		return ""
+	}
+	return s.endpoints[0].target.Authority
+}
+
+// DialOptions returns the options that make a grpc.ClientConn use the set: its resolver and balancing policy.
+func (s *Set) DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithResolvers((*resolverBuilder)(s)),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
+		// The connections are kept up while the client lives: watches and leases count on them.
+		grpc.WithIdleTimeout(0),
+	}
+}
+
+// resolverState is the set as gRPC's resolver tells it. The caller holds mu.
+func (s *Set) resolverState() resolver.State {
+	addrs := make([]resolver.Address, len(s.endpoints))
+	for i, e := range s.endpoints {
+		addrs[i] = resolver.Address{
+			Addr:       e.target.DialAddress(),
+			ServerName: e.target.ServerName(),
+			Attributes: attributes.New(endpointKey{}, e),
+		}
+	}
+	return resolver.State{Addresses: addrs, Attributes: attributes.New(setKey{}, s)}
+}
+
+type (
+	setKey      struct{}
+	endpointKey struct{}
+)
+
+// resolverBuilder is the Set in the role of its gRPC resolver.
+type resolverBuilder Set
+
+func (b *resolverBuilder) Scheme() string { return scheme }
+
+// OverrideAuthority names the :authority of calls. Unlike grpc.WithAuthority it leaves each endpoint its own server
+// name to verify a certificate with.
+func (b *resolverBuilder) OverrideAuthority(resolver.Target) string { return (*Set)(b).authority() }
+
+func (b *resolverBuilder) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions,
+) (resolver.Resolver, error) {
+	s := (*Set)(b)
+	s.mu.Lock()
+	s.conn = cc
+	state := s.resolverState()
+	s.mu.Unlock()
+	_ = cc.UpdateState(state) // as in Update
+	return b, nil
+}
+
+// ResolveNow does nothing: the endpoints change by Update only.
+func (b *resolverBuilder) ResolveNow(resolver.ResolveNowOptions) {}
+
+func (b *resolverBuilder) Close() {
+	s := (*Set)(b)
+	s.mu.Lock()
+	s.conn = nil
+	s.mu.Unlock()
+}

@@ -1,0 +1,252 @@
+package clientv3
+
+import (
+	"context"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/seed-d18e112a/clientv3/internal/balance"
+	"github.com/seed-d18e112a/clientv3/internal/retry"
+)
+
+// RetryKVClient returns the stub of etcd's KV service on the client's connection. Its calls are retried as those of
+// KV, and return bare gRPC errors.
+func RetryKVClient(c *Client) pb.KVClient { return pb.NewKVClient(c.conn) }
+
+// RetryLeaseClient returns the stub of etcd's Lease service on the client's connection. Its unary calls are retried as
+// those of Lease, and return bare gRPC errors.
+func RetryLeaseClient(c *Client) pb.LeaseClient { return pb.NewLeaseClient(c.conn) }
+
+// RetryClusterClient returns the stub of etcd's Cluster service on the client's connection. Its calls are retried as
+// those of Cluster, and return bare gRPC errors.
+func RetryClusterClient(c *Client) pb.ClusterClient { return pb.NewClusterClient(c.conn) }
+
+// RetryMaintenanceClient returns the stub of etcd's Maintenance service on conn. If conn is the client's own or one of
+// its Dial, unary calls are retried as those of Maintenance; errors are bare gRPC errors.
+func RetryMaintenanceClient(_ *Client, conn *grpc.ClientConn) pb.MaintenanceClient {
+	return pb.NewMaintenanceClient(conn)
+}
+
+// RetryAuthClient returns the stub of etcd's Auth service on the client's connection. Its calls are retried as those of
+// Auth, and return bare gRPC errors.
+func RetryAuthClient(c *Client) pb.AuthClient { return pb.NewAuthClient(c.conn) }
+
+// unaryInterceptor returns the interceptor that makes the attempts of every unary call on a connection to the set.
+func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+		opts ...grpc.CallOption,
+	) error {
+		c.budget.Deposit()
+		call := balance.NewCall(c.withMetadata(ctx), c.metadata)
+		token := c.currentToken()
+		err := invoke(call, method, req, reply, conn, opts...)
+		if err == nil {
+			return nil
+		}
+		r := retrier{client: c, set: set, call: call, kind: retry.KindOf(method, req), method: method, token: token}
+		for {
+			if again := r.next(err); !again {
+				return r.final(err)
+			}
+			call.Reset()
+			r.token = c.currentToken()
+			if err = invoke(call, method, req, reply, conn, opts...); err == nil {
+				return nil
+			}
+		}
+	}
+}
+
+// retryStream makes the attempts of a stream call that may be repeated as a read may, until it has its first answer: an
+// attempt opens the stream under the context it is given and returns the error it met up to there. A nil client, whose
+// stub is not on a connection of its own, makes one attempt.
+func (c *Client) retryStream(ctx context.Context, method string, attempt func(context.Context) error) error {
+	if c == nil {
+		return attempt(ctx)
+	}
+	call := balance.NewCall(c.withMetadata(ctx), c.metadata)
+	r := retrier{client: c, set: c.endpoints, call: call, kind: retry.Read, method: method}
+	for {
+		r.token = c.currentToken()
+		err := attempt(call)
+		if err == nil || !r.next(err) {
+			return err
+		}
+		call.Reset()
+	}
+}
+
+// streamInterceptor gives streams the metadata of every call, and leads those of watches and renewals away from
+// endpoints on which the ones before them have ended. It does not retry: what streams belong to knows how to go on.
+func (c *Client) streamInterceptor(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	call := balance.CallFrom(ctx)
+	if call == nil {
+		call = balance.NewCall(c.withMetadata(ctx), c.metadata)
+		ctx = call
+	}
+	trail := c.trails[method]
+	if trail == nil {
+		return streamer(ctx, desc, conn, method, opts...)
+	}
+	trail.Lead(call)
+	stream, err := streamer(ctx, desc, conn, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &trailedStream{ClientStream: stream, trail: trail, call: call}, nil
+}
+
+// trailedStream is a stream that tells its trail how it fares.
+type trailedStream struct {
+	grpc.ClientStream
+	trail   *balance.Trail
+	call    *balance.Call
+	working bool // a message was received; RecvMsg's only, which is not called concurrently
+}
+
+func (s *trailedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	switch {
+	case err != nil:
+		s.trail.Ended(s.call)
+	case !s.working:
+		s.working = true
+		s.trail.Working()
+	}
+	return err
+}
+
+// withMetadata adds the client's metadata to that of a caller who brings some. For the others c.metadata is it.
+func (c *Client) withMetadata(ctx context.Context) context.Context {
+	md, ok := metadata.FromOutgoingContext(ctx)
+	if !ok {
+		return ctx
+	}
+	for key, values := range clientMetadata() {
+		md.Set(key, values...)
+	}
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// retrier makes the decisions about the further attempts of a unary call whose first one failed.
+type retrier struct {
+	client *Client
+	set    *balance.Set
+	call   *balance.Call
+	kind   retry.Kind
+	method string
+	token  string // the one the last attempt went with
+
+	attempts         uint      // further ones made so far
+	waits            int       // backoffs so far
+	reauthenticated  bool      // in this call; once is enough, a fresh token that is refused will not get better
+	unreachableSince time.Time // when the call first found no endpoint connected; zero while it does find one
+}
+
+// next decides about err, with which the last attempt failed, and waits for what the next one needs. It reports whether
+// there is to be a next one.
+func (r *retrier) next(err error) bool {
+	ctx := r.call.Context
+	if ctx.Err() != nil {
+		return false
+	}
+	action := retry.Decide(r.kind, r.call.Sent(), err)
+	if action != retry.Reconnect {
+		r.unreachableSince = time.Time{}
+	}
+	switch action {
+	case retry.Reconnect:
+		return r.reconnect(ctx)
+	case retry.Reauthenticate:
+		return r.reauthenticate(ctx, err)
+	case retry.Again:
+		return r.again(ctx, err)
+	case retry.GiveUp:
+	}
+	return false
+}
+
+// reconnect waits until an endpoint is connected, but no longer than all attempts with their waits would take.
+func (r *retrier) reconnect(ctx context.Context) bool {
+	if r.unreachableSince.IsZero() {
+		r.unreachableSince = time.Now()
+	}
+	patience := time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
+	if r.kind == retry.Read && r.set.Reached() {
+		patience *= reachedPatience
+	}
+	left := patience - time.Since(r.unreachableSince)
+	return left > 0 && r.set.WaitReady(ctx, left) == nil
+}
+
+// reauthenticate fetches a new token in place of the one that was refused. If that fails, the refusal stands.
+func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
+	if r.client.tokens == nil || r.reauthenticated || r.method == pb.Auth_Authenticate_FullMethodName {
+		return false
+	}
+	r.reauthenticated = true
+	r.log("token refused", err)
+	if _, fetchErr := r.client.tokens.Refresh(ctx, r.token); fetchErr != nil {
+		r.log("new token not obtained", fetchErr)
+		return false
+	}
+	return true
+}
+
+// again waits for the retry budget, and for the backoff unless an endpoint is left that may do better at once.
+func (r *retrier) again(ctx context.Context, err error) bool {
+	r.attempts++
+	if r.attempts >= r.client.maxAttempts() {
+		return false
+	}
+	r.log("attempt failed", err)
+	untried := r.call.Avoid(r.set.Size())
+	if !untried || !retry.Elsewhere(err) {
+		if r.backOff(ctx) != nil {
+			return false
+		}
+	}
+	for !r.client.budget.Withdraw() {
+		if r.backOff(ctx) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *retrier) backOff(ctx context.Context) error {
+	r.waits++
+	return r.client.backoff.Wait(ctx, r.waits-1)
+}
+
+// final returns the error of the call, marked if its request never left the client.
+func (r *retrier) final(err error) error {
+	if r.call.Sent() {
+		return err
+	}
+	return &retry.UnsentError{Err: err}
+}
+
+func (r *retrier) log(message string, err error) {
+	r.client.GetLogger().Debug(message, zap.String("method", r.method), zap.Stringer("endpoint", r.call),
+		zap.Uint("attempt", r.attempts), zap.Error(err))
+}
+
+// maxAttempts is the largest number of attempts at a unary call.
+func (c *Client) maxAttempts() uint {
+	if c.cfg.MaxUnaryRetries > 0 {
+		return c.cfg.MaxUnaryRetries
+	}
+	return DefaultMaxUnaryRetries
+}
+
+// reachedPatience is how many times longer a read waits for a cluster that was reached before: it is probably on its way
+// back, while one that never was is probably not at these endpoints. A write is not kept waiting so long: its caller
+// would be left with a context error, which does not say that it was not applied.
+const reachedPatience = 10
