@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/coreos/go-semver/semver"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/api/v3/version"
 	"golang.org/x/sync/errgroup"
@@ -89,7 +88,7 @@ func (c *Client) checkIn() error {
 // rejectOldCluster returns ErrOldCluster if a member is more than two minor versions older than this client, and
 // another error if one cannot be asked.
 func (c *Client) rejectOldCluster(ctx context.Context) error {
-	oldest, err := oldestVersion()
+	major, minor, err := parseVersion(version.Version)
 	if err != nil {
 		return err
 	}
@@ -100,11 +99,11 @@ func (c *Client) rejectOldCluster(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			have, err := semver.NewVersion(resp.Version)
+			haveMajor, haveMinor, err := parseVersion(resp.Version)
 			if err != nil {
-				return fmt.Errorf("etcdclient: version of %q: %w", ep, err)
+				return fmt.Errorf("%q: %w", ep, err)
 			}
-			if have.LessThan(oldest) {
+			if haveMajor < major || (haveMajor == major && haveMinor < minor-2) {
 				return ErrOldCluster
 			}
 			return nil
@@ -113,11 +112,10 @@ func (c *Client) rejectOldCluster(ctx context.Context) error {
 	return group.Wait()
 }
 
-// oldestVersion returns the oldest version that RejectOldCluster accepts.
-func oldestVersion() (semver.Version, error) {
-	own, err := semver.NewVersion(version.Version)
-	if err != nil {
-		return semver.Version{}, fmt.Errorf("etcdclient: own version: %w", err)
+// parseVersion returns the parts of a version that matter for compatibility.
+func parseVersion(v string) (major, minor int, err error) {
+	if _, err := fmt.Sscanf(v, "%d.%d.", &major, &minor); err != nil {
+		return 0, 0, fmt.Errorf("etcdclient: version %q cannot be read: %w", v, err)
 	}
-	return semver.Version{Major: own.Major, Minor: own.Minor - 2}, nil
+	return major, minor, nil
 }
