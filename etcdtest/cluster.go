@@ -1,4 +1,3 @@
-// Package etcdtest starts real etcd clusters for tests.
 package etcdtest
 
 import (
@@ -27,11 +26,13 @@ type Cluster struct {
 	ca         *CA   // nil without TLS
 	serverCert *Cert // nil without TLS
 	clientCert *Cert // nil without mutual TLS
+	authToken  string
 
 	mu      sync.Mutex
 	members []*Member
 	named   int // members that there ever were
-	closed  bool
+
+	closing chan struct{} // closed when Close begins
 
 	once     sync.Once
 	closeErr error
@@ -64,7 +65,7 @@ func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
-	c := &Cluster{opts: o, out: &logOutput{w: o.logs}}
+	c := &Cluster{opts: o, out: &logOutput{w: o.logs}, closing: make(chan struct{})}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -76,8 +77,12 @@ func (c *Cluster) start(ctx context.Context) error {
 		return err
 	}
 	for range c.opts.members {
-		if _, err := c.newMember(); err != nil {
+		m, err := c.newMember()
+		if err != nil {
 			return err
+		}
+		if err := c.admit(m); err != nil {
+			return errors.Join(err, m.close())
 		}
 	}
 	members := c.Members()
@@ -98,7 +103,13 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.WaitReady(ctx)
+	if err := each(members, func(_ int, m *Member) error { return m.WaitReady(ctx) }); err != nil {
+		return err
+	}
+	if c.opts.auth != nil {
+		return c.enableAuth(ctx)
+	}
+	return nil
 }
 
 // prepare makes what all members share: the directory and the certificates.
@@ -113,6 +124,14 @@ func (c *Cluster) prepare() (err error) {
 	}
 	if c.dir, err = filepath.Abs(c.dir); err != nil {
 		return fmt.Errorf("etcdtest: %w", err)
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return fmt.Errorf("etcdtest: %w", err)
+	}
+	if c.opts.auth != nil {
+		if c.authToken, err = c.opts.auth.token(c.dir); err != nil {
+			return err
+		}
 	}
 	if !c.opts.tls {
 		return nil
@@ -133,7 +152,7 @@ func (c *Cluster) prepare() (err error) {
 	return err
 }
 
-// newMember makes a member ready to be started, except for launch.initialCluster.
+// newMember makes a member ready to be started, except for launch.initialCluster. It is not on the list yet.
 func (c *Cluster) newMember() (_ *Member, err error) {
 	c.mu.Lock()
 	name := fmt.Sprintf("m%d", c.named)
@@ -147,11 +166,12 @@ func (c *Cluster) newMember() (_ *Member, err error) {
 		}
 	}()
 	m.launch = launch{
-		options: c.opts,
-		name:    name,
-		dir:     filepath.Join(c.dir, name),
-		token:   filepath.Base(c.dir),
-		cert:    c.serverCert,
+		options:   c.opts,
+		name:      name,
+		dir:       filepath.Join(c.dir, name),
+		token:     filepath.Base(c.dir),
+		cert:      c.serverCert,
+		authToken: c.authToken,
 	}
 	if c.clientCert != nil {
 		m.launch.caFile = c.ca.CertFile()
@@ -166,13 +186,20 @@ func (c *Cluster) newMember() (_ *Member, err error) {
 		return nil, err
 	}
 
+	return m, nil
+}
+
+// admit puts a member on the list. From then on Close ends it; before, whoever made it does.
+func (c *Cluster) admit(m *Member) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return nil, errClosed
+	select {
+	case <-c.closing:
+		return fmt.Errorf("etcdtest: member %s: %w", m.name, errClosed)
+	default:
+		c.members = append(c.members, m)
+		return nil
 	}
-	c.members = append(c.members, m)
-	return m, nil
 }
 
 // addressPeers chooses where the member listens for its peers, and what it tells them.
@@ -186,10 +213,10 @@ func (m *Member) addressPeers() error {
 		// Between members in process is a proxy only to break their connections off at the end. Left to themselves, some
 		// stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the past, and etcd's
 		// connections put theirs in its place.
-		if m.peerProxy, err = NewProxy("tcp", addr); err != nil {
+		if m.launch.peers, err = NewProxy("tcp", addr); err != nil {
 			return err
 		}
-		addr = m.peerProxy.Addr()
+		addr = m.launch.peers.Addr()
 	}
 	m.launch.advertisePeer = "http://" + addr
 	return nil
@@ -270,10 +297,8 @@ func (c *Cluster) ClientTLS() *tls.Config {
 
 // WaitReady waits until each member that is running and not frozen answers its clients and knows a leader.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	return each(c.Members(), func(m *Member) error {
-		m.mu.Lock()
-		srv, frozen := m.srv, m.frozen
-		m.mu.Unlock()
+	return each(c.Members(), func(_ int, m *Member) error {
+		srv, frozen := m.server()
 		if srv == nil || frozen {
 			return nil
 		}
@@ -286,10 +311,10 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 func (c *Cluster) Close() error {
 	c.once.Do(func() {
 		c.mu.Lock()
-		c.closed = true
+		close(c.closing)
 		members := c.members
 		c.mu.Unlock()
-		err := each(members, (*Member).close)
+		err := each(members, func(_ int, m *Member) error { return m.close() })
 		c.out.close()
 		if c.temporary && c.dir != "" {
 			err = errors.Join(err, os.RemoveAll(c.dir))
@@ -302,11 +327,11 @@ func (c *Cluster) Close() error {
 }
 
 // each calls f for all members at once and waits.
-func each(members []*Member, f func(*Member) error) error {
+func each(members []*Member, f func(int, *Member) error) error {
 	errs := make([]error, len(members))
 	var wg sync.WaitGroup
 	for i, m := range members {
-		wg.Go(func() { errs[i] = f(m) })
+		wg.Go(func() { errs[i] = f(i, m) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

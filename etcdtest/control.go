@@ -22,8 +22,8 @@ const pollInterval = 10 * time.Millisecond
 const askTimeout = time.Second
 
 // Dial opens a connection to the member itself, past its proxy, so that it works and is not counted whatever is done to
-// the proxy. It trusts any certificate of the member, and shows the cluster's client certificate if there is
-// one. It does not wait for the connection to be there. The caller closes it.
+// the proxy. It trusts any certificate of the member, shows the cluster's client certificate if there is one, and with
+// authentication its calls are those of [Root]. It does not wait for the connection to be there. The caller closes it.
 func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if m.c.ca != nil {
@@ -33,7 +33,7 @@ func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		}
 		creds = credentials.NewTLS(cfg)
 	}
-	opts = append([]grpc.DialOption{
+	base := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -43,8 +43,12 @@ func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: pollInterval, Multiplier: 1.6, MaxDelay: 10 * pollInterval},
 			MinConnectTimeout: askTimeout,
 		}),
-	}, opts...)
-	conn, err := grpc.NewClient("passthrough:///"+m.name, opts...)
+	}
+	if m.c.opts.auth != nil {
+		root := &rootAuth{password: m.c.opts.auth.RootPassword}
+		base = append(base, grpc.WithChainUnaryInterceptor(root.unary), grpc.WithChainStreamInterceptor(root.stream))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+m.name, append(base, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: dialing member %s: %w", m.name, err)
 	}
@@ -86,4 +90,31 @@ func (m *Member) askPeering(ctx context.Context) error {
 		return err
 	}
 	return resp.Body.Close()
+}
+
+// poll calls ask, with pauses, until it succeeds. It fails when ctx ends, or the cluster, or srv, which may be nil.
+func (c *Cluster) poll(ctx context.Context, srv server, ask func(context.Context) error) error {
+	var done <-chan struct{}
+	if srv != nil {
+		done = srv.done()
+	}
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		t := time.NewTimer(pollInterval)
+		select {
+		case <-t.C:
+		case <-done:
+			t.Stop()
+			return srv.err()
+		case <-c.closing:
+			t.Stop()
+			return errClosed
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
+		}
+	}
 }

@@ -14,6 +14,7 @@ import (
 // inProcess is a server inside this process.
 type inProcess struct {
 	etcd  *embed.Etcd
+	peers *Proxy // what other members reach it through
 	once  sync.Once
 	ended chan struct{}
 
@@ -26,7 +27,7 @@ func startInProcess(l *launch, log *memberLog) (server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &inProcess{ended: make(chan struct{})}
+	s := &inProcess{peers: l.peers, ended: make(chan struct{})}
 	register := cfg.ServiceRegister
 	cfg.ServiceRegister = func(gs *grpc.Server) {
 		s.mu.Lock()
@@ -47,6 +48,8 @@ func startInProcess(l *launch, log *memberLog) (server, error) {
 // removed from the cluster.
 func (s *inProcess) watch() {
 	<-s.etcd.Server.StopNotify()
+	// The HTTP server for peers is next to be shut down, and would wait a second for these.
+	s.peers.drop()
 	s.close()
 }
 

@@ -12,11 +12,13 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// logTailLines is how many of a member's last log lines are kept. A start that fails says why in the last few.
-const logTailLines = 40
-
-// maxLogLine bounds what is kept of a line; the rest of a longer one goes to the user's writer only.
-const maxLogLine = 4 << 10
+const (
+	// logTailLines is how many of a member's last log lines are kept, and excerptLines how many of them go into an error.
+	logTailLines = 100
+	excerptLines = 10
+	// maxLogLine is where longer lines are cut.
+	maxLogLine = 16 << 10
+)
 
 // logOutput is where the logs of all members of a cluster go: the user's writer, one line at a time.
 type logOutput struct {
@@ -47,34 +49,46 @@ type memberLog struct {
 	out  *logOutput
 
 	mu      sync.Mutex
-	partial []byte // a line whose end has not come yet
-	tail    []string
+	partial []byte   // a line whose end has not come yet, up to maxLogLine
+	tail    []string // up to logTailLines
+	count   int      // lines since the server's last start
+	first   string   // the first of them
+}
+
+// begin notes that the server starts.
+func (l *memberLog) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count, l.first = 0, ""
 }
 
 func (l *memberLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.partial = append(l.partial, p...)
+	n := len(p)
 	for {
-		line, rest, found := bytes.Cut(l.partial, []byte("\n"))
+		line, rest, found := bytes.Cut(p, []byte("\n"))
+		l.partial = append(l.partial, line[:min(len(line), maxLogLine-len(l.partial))]...)
 		if !found {
-			break
+			return n, nil
 		}
-		l.add(line)
-		l.partial = rest
+		l.add(l.partial)
+		l.partial = l.partial[:0]
+		p = rest
 	}
-	if len(l.partial) == 0 {
-		l.partial = nil // or it would hold on to the lines that are through
-	}
-	return len(p), nil
 }
 
 func (l *memberLog) add(line []byte) {
 	l.out.line(l.name, line)
+	text := string(line)
+	if l.count == 0 {
+		l.first = text
+	}
+	l.count++
 	if len(l.tail) == logTailLines {
 		l.tail = slices.Delete(l.tail, 0, 1)
 	}
-	l.tail = append(l.tail, string(line[:min(len(line), maxLogLine)]))
+	l.tail = append(l.tail, text)
 }
 
 // Sync is a part of zapcore.WriteSyncer.
@@ -85,9 +99,23 @@ func (l *memberLog) lines() []string {
 	defer l.mu.Unlock()
 	lines := slices.Clone(l.tail)
 	if len(l.partial) > 0 {
-		lines = append(lines, string(l.partial[:min(len(l.partial), maxLogLine)]))
+		lines = append(lines, string(l.partial))
 	}
 	return lines
+}
+
+// excerpt is for error messages: the first line since the start, where etcd puts its complaint about a flag, ahead of pages
+// of help; and the last few lines, where it says what it died of.
+func (l *memberLog) excerpt() []string {
+	lines := l.lines()
+	l.mu.Lock()
+	count, first := l.count, l.first
+	l.mu.Unlock()
+	last := lines[max(0, len(lines)-excerptLines):]
+	if count <= excerptLines {
+		return last
+	}
+	return append([]string{first, "..."}, last...)
 }
 
 // logger makes the logger of a member in process.

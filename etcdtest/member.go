@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 )
@@ -25,7 +24,6 @@ type Member struct {
 	network, served string         // where the server itself listens for clients
 	ports           []*reservation // on which the server listens
 	proxy           *Proxy         // before network and served, or nil
-	peerProxy       *Proxy         // before the address for peers, or nil
 
 	ctl sync.Mutex // held while the server is started or stopped; taken before mu
 
@@ -51,7 +49,7 @@ func (m *Member) Endpoint() string { return m.launch.advertiseClient }
 // Proxy is what clients reach the member through, or nil without [WithProxies].
 func (m *Member) Proxy() *Proxy { return m.proxy }
 
-// LogTail returns the last lines of the member's log.
+// LogTail returns the last lines of the member's log, at most a hundred, also of runs before the last restart.
 func (m *Member) LogTail() []string { return m.log.lines() }
 
 // Running reports whether the member's server is there, frozen or not.
@@ -115,6 +113,7 @@ func (m *Member) start() error {
 	if closed {
 		return fmt.Errorf("etcdtest: starting member %s: %w", m.name, errClosed)
 	}
+	m.log.begin()
 	begin := startInProcess
 	if m.launch.children {
 		begin = startChild
@@ -205,37 +204,24 @@ func (m *Member) waitPeering(ctx context.Context) error {
 	return nil
 }
 
-// poll calls ask again and again until it succeeds. It fails when the member's server has ended, or ctx.
+// poll asks until the answer is good. It fails when the member's server has ended, or ctx.
 func (m *Member) poll(ctx context.Context, ask func(context.Context) error) error {
 	m.mu.Lock()
 	srv := m.srv
 	m.mu.Unlock()
-	for {
-		err := ask(ctx)
-		if err == nil {
-			return nil
-		}
-		t := time.NewTimer(pollInterval)
-		select {
-		case <-t.C:
-		case <-srv.done():
-			t.Stop()
-			return srv.err()
-		case <-ctx.Done():
-			t.Stop()
-			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
-		}
+	if srv == nil {
+		return errors.New("it was never started")
 	}
+	return m.c.poll(ctx, srv, ask)
 }
 
-// explain adds the last lines of the member's log to an error.
+// explain adds what the member's log says to an error.
 func (m *Member) explain(err error) error {
-	lines := m.log.lines()
-	lines = lines[max(0, len(lines)-10):]
+	lines := m.log.excerpt()
 	if len(lines) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w\nlast lines of its log:\n\t%s", err, strings.Join(lines, "\n\t"))
+	return fmt.Errorf("%w; from its log:\n\t%s", err, strings.Join(lines, "\n\t"))
 }
 
 // close ends the member for good.
@@ -244,8 +230,8 @@ func (m *Member) close() error {
 	m.closed = true
 	srv := m.srv
 	m.mu.Unlock()
-	if m.peerProxy != nil {
-		m.peerProxy.Cut()
+	if m.launch.peers != nil {
+		m.launch.peers.Cut()
 	}
 	if srv != nil {
 		srv.kill()
@@ -257,7 +243,7 @@ func (m *Member) close() error {
 	if m.conn != nil {
 		errs = append(errs, m.conn.Close())
 	}
-	for _, p := range []*Proxy{m.proxy, m.peerProxy} {
+	for _, p := range []*Proxy{m.proxy, m.launch.peers} {
 		if p != nil {
 			errs = append(errs, p.Close())
 		}

@@ -97,9 +97,18 @@ func WithMaxLearners(n int) Option { return func(o *options) { o.maxLearners = n
 // small number makes a member that was away catch up by snapshot. The default is etcd's, 10,000.
 func WithSnapshotCount(n uint64) Option { return func(o *options) { o.snapshotCount = n } }
 
+// A single member has nobody to be late for.
+const (
+	singleHeartbeat = 10 * time.Millisecond
+	singleElection  = 100 * time.Millisecond
+	multiHeartbeat  = 50 * time.Millisecond
+	multiElection   = 500 * time.Millisecond
+)
+
 // WithTimings sets the interval at which a leader sends heartbeats and the time without one after which the others elect
 // another. Both are in whole milliseconds, and etcd demands that election is at least five times heartbeat. The default
-// is 10 ms and 100 ms for a single member, 50 ms and 500 ms otherwise, which is faster than etcd's own 100 ms and 1 s.
+// is 50 ms and 500 ms, faster than etcd's own 100 ms and 1 s; and 10 ms and 100 ms for a cluster that starts with a
+// single member, which is too fast for one that is to grow.
 func WithTimings(heartbeat, election time.Duration) Option {
 	return func(o *options) { o.heartbeat, o.election = heartbeat, election }
 }
@@ -136,9 +145,9 @@ func newOptions(opts []Option) (*options, error) {
 		opt(o)
 	}
 	if o.heartbeat == 0 && o.election == 0 {
-		o.heartbeat, o.election = 50*time.Millisecond, 500*time.Millisecond
+		o.heartbeat, o.election = multiHeartbeat, multiElection
 		if o.members == 1 {
-			o.heartbeat, o.election = 10*time.Millisecond, 100*time.Millisecond
+			o.heartbeat, o.election = singleHeartbeat, singleElection
 		}
 	}
 	return o, o.validate()
@@ -161,6 +170,9 @@ func (o *options) validate() error {
 	}
 	if o.unix && o.host != "127.0.0.1" {
 		errs = append(errs, errors.New("WithUnixSockets and WithIPv6 exclude each other"))
+	}
+	if o.auth != nil {
+		errs = append(errs, o.auth.validate())
 	}
 	return errors.Join(errs...)
 }

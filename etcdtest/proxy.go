@@ -154,9 +154,20 @@ func (p *Proxy) set(l link) {
 	close(p.changed)
 	p.changed = make(chan struct{})
 	if l.cut {
-		for c := range p.conns {
-			c.reset()
-		}
+		p.dropLocked()
+	}
+}
+
+// drop resets all connections. New ones are as good as before.
+func (p *Proxy) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLocked()
+}
+
+func (p *Proxy) dropLocked() {
+	for c := range p.conns {
+		c.reset()
 	}
 }
 

@@ -33,6 +33,7 @@ type launch struct {
 	advertiseClient string
 	listenPeer      string
 	advertisePeer   string
+	peers           *Proxy // before listenPeer, or nil
 	initialCluster  string
 	token           string
 	existing        bool // the cluster exists already, and the member joins it
@@ -87,7 +88,7 @@ func (l *launch) flags() []string {
 	if l.auth != nil {
 		add(true, "bcrypt-cost", bcryptCost)
 		add(true, "auth-token", l.authToken)
-		add(l.auth.TokenTTL != 0, "auth-token-ttl", int64(l.auth.TokenTTL/time.Second))
+		add(!l.auth.JWT && l.auth.TokenTTL != 0, "auth-token-ttl", int64(l.auth.TokenTTL/time.Second))
 	}
 	return append(flags, l.options.flags...)
 }
