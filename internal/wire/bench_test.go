@@ -1,0 +1,55 @@
+package wire
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/protobuf/proto"
+)
+
+// frameLen is the length of the buffers in which gRPC receives a long message: of an HTTP/2 frame.
+const frameLen = 16 << 10
+
+func eachCodec(b *testing.B, bench func(b *testing.B, c encoding.CodecV2)) {
+	for name, c := range map[string]encoding.CodecV2{"wire": Codec(), "standard": standard} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			bench(b, c)
+		})
+	}
+}
+
+func benchmarkDecode[M any](b *testing.B, m *M) {
+	data := cut(marshal(b, any(m).(proto.Message)), frameLen)
+	eachCodec(b, func(b *testing.B, c encoding.CodecV2) {
+		b.SetBytes(int64(data.Len()))
+		for b.Loop() {
+			if err := c.Unmarshal(data, new(M)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func benchmarkEncode(b *testing.B, m proto.Message) {
+	eachCodec(b, func(b *testing.B, c encoding.CodecV2) {
+		for b.Loop() {
+			data, err := c.Marshal(m)
+			if err != nil {
+				b.Fatal(err)
+			}
+			data.Free()
+		}
+	})
+}
+
+func BenchmarkDecodeRange10k(b *testing.B)  { benchmarkDecode(b, rangeResponse(10_000, 256)) }
+func BenchmarkDecodeRange1(b *testing.B)    { benchmarkDecode(b, rangeResponse(1, 256)) }
+func BenchmarkDecodeRange5KiB(b *testing.B) { benchmarkDecode(b, rangeResponse(1000, 5<<10)) }
+func BenchmarkDecodeWatch100(b *testing.B)  { benchmarkDecode(b, watchResponse(100, 256)) }
+func BenchmarkDecodeTxn(b *testing.B)       { benchmarkDecode(b, txnResponse()) }
+
+func BenchmarkEncodeRange(b *testing.B)  { benchmarkEncode(b, rangeRequest()) }
+func BenchmarkEncodePut(b *testing.B)    { benchmarkEncode(b, putRequest(256)) }
+func BenchmarkEncodePut1MB(b *testing.B) { benchmarkEncode(b, putRequest(1_000_000)) }
+func BenchmarkEncodeTxn(b *testing.B)    { benchmarkEncode(b, txnRequest()) }
