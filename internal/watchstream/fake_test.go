@@ -79,15 +79,16 @@ func (s *fakeStream) Recv() (*pb.WatchResponse, error) {
 	}
 }
 
-// reply sends responses to the engine, if the stream still is.
-func (s *fakeStream) reply(resps ...*pb.WatchResponse) {
+// reply sends responses to the engine, and returns whether the stream lived long enough for it to get them.
+func (s *fakeStream) reply(resps ...*pb.WatchResponse) bool {
 	for _, resp := range resps {
 		select {
 		case s.answers <- answer{resp: resp}:
 		case <-s.ctx.Done():
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // end ends the stream with the error.
