@@ -5,47 +5,21 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/seed-d18e112a/clientv3"
-	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/examples/internal/server"
 )
 
-func main() {
-	endpoints := flag.String("endpoints", "", "client URLs of a running cluster, separated by commas; "+
-		"by default a server is started in process")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *endpoints)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "tour:", err)
-		os.Exit(1)
-	}
-}
+func main() { server.Main(run) }
 
-func run(ctx context.Context, endpoints string) (err error) {
+func run(ctx context.Context, endpoints []string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 
-	var eps []string
-	if endpoints != "" {
-		eps = strings.Split(endpoints, ",")
-	} else {
-		cluster, err := etcdtest.Start(ctx, etcdtest.WithMembers(1))
-		if err != nil {
-			return fmt.Errorf("start etcd: %w", err)
-		}
-		defer cluster.Close()
-		eps = cluster.Endpoints()
-	}
-
-	cli, err := clientv3.New(clientv3.Config{Endpoints: eps, DialTimeout: 5 * time.Second})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second})
 	if err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}

@@ -148,7 +148,7 @@ func (t *tour) nested(ctx context.Context) error {
 		return err
 	}
 	inner := resp.Responses[1].GetResponseTxn()
-	say("if counter is 3, put outer, and if there is no inner, put inner",
+	say("if counter is 3, put; within, if none, put",
 		"outer: %v, inner: %v, one revision: %d", resp.Succeeded, inner.Succeeded, resp.Header.Revision)
 	return nil
 }
