@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -151,8 +153,7 @@ func (a *answers) handle(_ any, stream grpc.ServerStream) error {
 	return status.Error(codes.Unimplemented, method)
 }
 
-// flood accepts one watch and sends it events as fast as they are taken. Their revisions do not matter to clients: each
-// batch is later than the one before.
+// flood accepts one watch and sends it events as fast as they are taken, each of a revision of its own.
 func (a *answers) flood(stream grpc.ServerStream, req []byte) error {
 	var create pb.WatchRequest
 	if err := proto.Unmarshal(req, &create); err != nil {
@@ -171,20 +172,39 @@ func (a *answers) flood(stream grpc.ServerStream, req []byte) error {
 		return err
 	}
 	batch.WatchId = id
-	for revision := int64(2); ; {
-		for _, ev := range batch.Events {
-			ev.Kv.ModRevision = revision
-			revision++
+	for i, ev := range batch.Events {
+		ev.Kv.ModRevision = firstRevision + int64(i)
+	}
+	template, err := proto.Marshal(batch)
+	if err != nil {
+		return err
+	}
+	revisions := make([]int, eventsPerBatch) // where they are in the template
+	for i := range revisions {
+		revisions[i] = bytes.Index(template, modRevision(firstRevision+int64(i)))
+		if revisions[i] < 0 {
+			return fmt.Errorf("no revision of event %d in the template", i)
 		}
-		batch.Header.Revision = revision
-		b, err := proto.Marshal(batch)
-		if err != nil {
-			return err
+	}
+	for first := int64(firstRevision); ; first += eventsPerBatch {
+		// A copy, since gRPC has not written the last one yet.
+		b := bytes.Clone(template)
+		for i, at := range revisions {
+			copy(b[at:], modRevision(first+int64(i)))
 		}
 		if err := stream.SendMsg(b); err != nil {
 			return err
 		}
 	}
+}
+
+// firstRevision is so high that all revisions of a run are encoded in the same number of bytes.
+const firstRevision = 1 << 36
+
+// modRevision is the field of an event's key-value with that revision, encoded.
+func modRevision(revision int64) []byte {
+	b := protowire.AppendTag(make([]byte, 0, 8), 3, protowire.VarintType)
+	return protowire.AppendVarint(b, uint64(revision))
 }
 
 // rawCodec passes encoded messages through.
