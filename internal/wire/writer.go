@@ -29,7 +29,7 @@ func (w *writer) len() int {
 
 // next returns the n bytes before what is written, for the caller to fill.
 func (w *writer) next(n int) []byte {
-	if w.at < n {
+	if w.buf == nil || w.at < n { // an empty member may be the first to be written
 		w.grow(n)
 	}
 	w.at -= n
