@@ -3,7 +3,6 @@ package etcdtest
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,6 +130,7 @@ func (c *Cluster) enableAuth(ctx context.Context) error {
 	if _, err := first.AuthEnable(ctx, &pb.AuthEnableRequest{}); err != nil {
 		return fmt.Errorf("etcdtest: enabling authentication: %w", err)
 	}
+	c.authEnabled.Store(true)
 	// A member answers this in the order of the log: after it has enabled authentication itself.
 	return each(c.Members(), func(_ int, m *Member) error {
 		if _, err := pb.NewAuthClient(m.conn).AuthStatus(ctx, &pb.AuthStatusRequest{}); err != nil {
@@ -140,30 +140,33 @@ func (c *Cluster) enableAuth(ctx context.Context) error {
 	})
 }
 
-// rootAuth makes the calls on one connection root's. Before authentication is enabled, or after it has been disabled, it
-// does nothing.
+// rootAuth makes the calls on one connection root's, once the cluster has authentication enabled.
 type rootAuth struct {
-	password string
+	c *Cluster
 
 	mu    sync.Mutex
-	token string // the one in use, "" before the first call that was refused
+	token string // the one in use, "" before the first call
 }
 
 // unary sends a call with the token at hand, and once more with a new one if the server does not take it: the token may be
 // too old, or the server restarted.
 func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 	invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
-) error {
+) (err error) {
+	if method == pb.Auth_Authenticate_FullMethodName {
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
 	a.mu.Lock()
 	token := a.token
 	a.mu.Unlock()
-	err := invoke(withToken(ctx, token), method, req, reply, cc, opts...)
-	if !tokenRefused(err) {
-		return err
+	if token != "" {
+		err = invoke(withToken(ctx, token), method, req, reply, cc, opts...)
+		if e := rpctypes.Error(err); e != rpctypes.ErrInvalidAuthToken && e != rpctypes.ErrAuthOldRevision {
+			return err
+		}
 	}
-	token, authErr := a.authenticate(ctx, cc, invoke)
-	if authErr != nil {
-		return errors.Join(err, authErr)
+	if token, err = a.authenticate(ctx, cc); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	a.token = token
@@ -175,25 +178,27 @@ func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc 
 func (a *rootAuth) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	open grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	resp, err := pb.NewAuthClient(cc).Authenticate(ctx, a.credentials())
-	if rpctypes.Error(err) == rpctypes.ErrAuthNotEnabled {
-		return open(ctx, desc, cc, method, opts...)
-	}
+	token, err := a.authenticate(ctx, cc)
 	if err != nil {
 		return nil, err
 	}
-	return open(withToken(ctx, resp.Token), desc, cc, method, opts...)
+	return open(withToken(ctx, token), desc, cc, method, opts...)
 }
 
-// authenticate gets a token by the invoker of the call that needs it, which does not come back to unary.
-func (a *rootAuth) authenticate(ctx context.Context, cc *grpc.ClientConn, invoke grpc.UnaryInvoker) (string, error) {
-	resp := new(pb.AuthenticateResponse)
-	err := invoke(ctx, pb.Auth_Authenticate_FullMethodName, a.credentials(), resp, cc)
-	return resp.Token, err
-}
-
-func (a *rootAuth) credentials() *pb.AuthenticateRequest {
-	return &pb.AuthenticateRequest{Name: Root, Password: a.password}
+// authenticate gets a token, or "" while the cluster wants none.
+func (a *rootAuth) authenticate(ctx context.Context, cc *grpc.ClientConn) (string, error) {
+	if !a.c.authEnabled.Load() {
+		return "", nil
+	}
+	req := &pb.AuthenticateRequest{Name: Root, Password: a.c.opts.auth.RootPassword}
+	resp, err := pb.NewAuthClient(cc).Authenticate(ctx, req)
+	if rpctypes.Error(err) == rpctypes.ErrAuthNotEnabled {
+		return "", nil // a test has disabled it
+	}
+	if err != nil {
+		return "", err
+	}
+	return resp.Token, nil
 }
 
 func withToken(ctx context.Context, token string) context.Context {
@@ -201,13 +206,4 @@ func withToken(ctx context.Context, token string) context.Context {
 		return ctx
 	}
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token)
-}
-
-func tokenRefused(err error) bool {
-	switch rpctypes.Error(err) {
-	case rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision:
-		return true
-	default:
-		return false
-	}
 }

@@ -108,10 +108,6 @@ func (c *child) stop(ctx context.Context) error {
 	if err := c.signal(terminate); err != nil {
 		return err
 	}
-	// One that is frozen gets the signal when it runs again.
-	if err := c.signal(thaw); err != nil {
-		return err
-	}
 	select {
 	case <-c.ended:
 		return nil
@@ -125,6 +121,17 @@ func (c *child) kill() {
 	// It fails only when the process has ended already.
 	_ = c.cmd.Process.Kill()
 	<-c.ended
+}
+
+// halt freezes the process, and returns when it stands still; or thaws it.
+func (c *child) halt(frozen bool) error {
+	if !frozen {
+		return c.signal(thaw)
+	}
+	if err := c.signal(freeze); err != nil {
+		return err
+	}
+	return c.awaitFrozen()
 }
 
 // signal sends s, unless the process has ended.

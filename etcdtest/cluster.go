@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -27,6 +28,8 @@ type Cluster struct {
 	serverCert *Cert // nil without TLS
 	clientCert *Cert // nil without mutual TLS
 	authToken  string
+
+	authEnabled atomic.Bool
 
 	mu      sync.Mutex
 	members []*Member

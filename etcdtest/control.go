@@ -45,7 +45,7 @@ func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		}),
 	}
 	if m.c.opts.auth != nil {
-		root := &rootAuth{password: m.c.opts.auth.RootPassword}
+		root := &rootAuth{c: m.c}
 		base = append(base, grpc.WithChainUnaryInterceptor(root.unary), grpc.WithChainStreamInterceptor(root.stream))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+m.name, append(base, opts...)...)

@@ -73,9 +73,9 @@ func (m *Member) server() (_ server, frozen bool) {
 	}
 }
 
-// Stop asks the member's server to shut down, as an operator would, and waits until it has. A server waits for the open
-// streams of its clients, watches say, for up to six seconds. When ctx ends first, the server is ended at once and the
-// context's error returned. A member that is down already is left so. The others go on without it.
+// Stop asks the member's server to shut down, as an operator would, and waits until it has. A leader first hands over its
+// leadership, which takes seconds if no other member answers. When ctx ends first, the server is ended at once and the
+// context's error returned. A member that is down already is left so.
 func (m *Member) Stop(ctx context.Context) error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
@@ -83,9 +83,15 @@ func (m *Member) Stop(ctx context.Context) error {
 }
 
 func (m *Member) stop(ctx context.Context) error {
-	srv, _ := m.server()
+	srv, frozen := m.server()
 	if srv == nil {
 		return nil
+	}
+	if frozen {
+		// It would not notice that it is asked to stop.
+		if err := m.halt(false); err != nil {
+			return err
+		}
 	}
 	if err := srv.stop(ctx); err != nil {
 		return fmt.Errorf("etcdtest: stopping member %s: %w", m.name, err)
@@ -148,19 +154,26 @@ func (m *Member) Kill() error {
 }
 
 // Freeze halts the member's process, as a long pause of its machine would: its connections stay, and nothing comes from
-// it. It is for child processes only.
-func (m *Member) Freeze() error { return m.halt(true) }
-
-// Thaw lets a frozen member run on. It is for child processes only.
-func (m *Member) Thaw() error { return m.halt(false) }
-
-func (m *Member) halt(frozen bool) error {
-	verb, sig := "thaw", thaw
-	if frozen {
-		verb, sig = "freeze", freeze
-	}
+// it. It is for child processes only. A frozen member can still be thawed, stopped, killed and restarted.
+func (m *Member) Freeze() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
+	return m.halt(true)
+}
+
+// Thaw lets a frozen member run on. It is for child processes only.
+func (m *Member) Thaw() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	return m.halt(false)
+}
+
+// halt freezes or thaws the server. It is called with ctl held.
+func (m *Member) halt(frozen bool) error {
+	verb := "thaw"
+	if frozen {
+		verb = "freeze"
+	}
 	c, err := m.child(verb)
 	if err != nil {
 		return err
@@ -168,7 +181,10 @@ func (m *Member) halt(frozen bool) error {
 	if c == nil {
 		return fmt.Errorf("etcdtest: cannot %s member %s: it is down", verb, m.name)
 	}
-	if err := c.signal(sig); err != nil {
+	if _, already := m.server(); already == frozen {
+		return nil
+	}
+	if err := c.halt(frozen); err != nil {
 		return fmt.Errorf("etcdtest: cannot %s member %s: %w", verb, m.name, err)
 	}
 	m.mu.Lock()

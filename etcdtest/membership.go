@@ -98,6 +98,16 @@ func (c *Cluster) AddMember(ctx context.Context) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: promoting member %s: %w", m.name, err)
 	}
+	err = m.poll(ctx, func(ctx context.Context) error {
+		st, err := m.status(ctx)
+		if err == nil && st.IsLearner {
+			err = errors.New("it still is a learner")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, m.explain(fmt.Errorf("etcdtest: promoting member %s: %w", m.name, err))
+	}
 	return m, nil
 }
 
