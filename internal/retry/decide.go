@@ -107,6 +107,11 @@ func MayHaveApplied(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
+	if Closing(err) {
+		// gRPC says this of a unary call only before it has a connection for it. A call that is under way when its
+		// connection is closed fails as any other whose connection is lost.
+		return false
+	}
 	text := errorText(err)
 	switch text {
 	case textNoLeader, textTooManyRequests, textUnhealthy, textNotEnoughStarted, proposalDropped:
