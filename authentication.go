@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/api/v3/version"
@@ -11,35 +13,67 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/seed-d18e112a/clientv3/credentials"
 	"github.com/seed-d18e112a/clientv3/internal/token"
 )
 
 // setUpTokens prepares what attaches the token to calls, and what fetches it.
 func (c *Client) setUpTokens() {
-	if c.Token == "" && (c.Username == "" || c.Password == "") {
-		return
+	switch {
+	case c.Token != "":
+		static := c.Token
+		c.tokenCreds = &tokenCredentials{current: func() string { return static }}
+	case c.Username != "" && c.Password != "":
+		c.tokens = token.NewSource(c.fetchToken)
+		c.tokenCreds = &tokenCredentials{current: c.tokens.Current}
 	}
-	c.tokenCreds = credentials.NewPerRPCCredentialBundle()
-	if c.Token != "" {
-		c.tokenCreds.UpdateAuthToken(c.Token)
-		return
-	}
-	c.tokens = token.NewSource(c.fetchToken)
 }
 
-// fetchToken authenticates the client and attaches the token to all calls from now on.
+// tokenCredentials attaches the current token to every call. It asks for it each time, so that the token a call carries
+// is never older than the one the retry loop takes it to carry.
+type tokenCredentials struct {
+	current func() string
+	made    atomic.Pointer[tokenMetadata]
+}
+
+// tokenMetadata is the metadata of a token, made once for all calls that carry it.
+type tokenMetadata struct {
+	token    string
+	metadata map[string]string
+}
+
+// GetRequestMetadata returns the token as metadata. gRPC does not change the map.
+func (t *tokenCredentials) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	current := t.current()
+	if current == "" {
+		return nil, nil
+	}
+	made := t.made.Load()
+	if made == nil || made.token != current {
+		made = &tokenMetadata{token: current, metadata: map[string]string{rpctypes.TokenFieldNameGRPC: current}}
+		t.made.Store(made)
+	}
+	return made.metadata, nil
+}
+
+// RequireTransportSecurity is false: tokens go over plain connections too.
+func (t *tokenCredentials) RequireTransportSecurity() bool { return false }
+
+// fetchTimeout bounds one fetch of a token, unless Config.DialTimeout does. Those who wait for it do so under contexts
+// of their own.
+const fetchTimeout = 10 * time.Second
+
+// fetchToken authenticates the client.
 func (c *Client) fetchToken(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, positiveOr(c.cfg.DialTimeout, fetchTimeout))
+	defer cancel()
 	resp, err := c.Auth.Authenticate(ctx, c.Username, c.Password)
 	if errors.Is(err, rpctypes.ErrAuthNotEnabled) {
 		// No token is needed now. Once authentication is turned on, calls are refused for want of one and fetch it.
-		c.tokenCreds.UpdateAuthToken("")
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	c.tokenCreds.UpdateAuthToken(resp.Token)
 	return resp.Token, nil
 }
 
@@ -85,7 +119,7 @@ func (c *Client) checkIn() error {
 	return nil
 }
 
-// rejectOldCluster returns ErrOldCluster if a member is more than two minor versions older than this client, and
+// rejectOldCluster returns ErrOldCluster if a member is more than one minor version older than this client, and
 // another error if one cannot be asked.
 func (c *Client) rejectOldCluster(ctx context.Context) error {
 	major, minor, err := parseVersion(version.Version)
@@ -103,7 +137,7 @@ func (c *Client) rejectOldCluster(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%q: %w", ep, err)
 			}
-			if haveMajor < major || (haveMajor == major && haveMinor < minor-2) {
+			if haveMajor < major || (haveMajor == major && haveMinor < minor-1) {
 				return ErrOldCluster
 			}
 			return nil

@@ -50,8 +50,8 @@ type Client struct {
 	endpoints *balance.Set     // nil with it
 
 	transport  grpccredentials.TransportCredentials
-	tokenCreds credentials.PerRPCCredentialsBundle // nil without authentication
-	tokens     *token.Source                       // nil without user name and password
+	tokenCreds *tokenCredentials // nil without authentication
+	tokens     *token.Source     // nil without user name and password
 
 	metadata context.Context //nolint:containedctx // what every call's outgoing metadata has, made once
 	budget   *retry.Budget
@@ -242,10 +242,10 @@ func (c *Client) SetEndpoints(eps ...string) {
 	c.endpoints.Update(targets)
 }
 
-// Sync replaces the endpoints by the client URLs of the cluster's voting members, as the member that is asked knows
-// them. If none of them advertises one it leaves the endpoints alone and returns an error.
+// Sync replaces the endpoints by the client URLs of the cluster's voting members. If none of them advertises one it
+// leaves the endpoints alone and returns an error.
 func (c *Client) Sync(ctx context.Context) error {
-	resp, err := c.MemberList(ctx, WithSerializable())
+	resp, err := c.MemberList(ctx)
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 		}))
 	}
 	if c.tokenCreds != nil {
-		opts = append(opts, grpc.WithPerRPCCredentials(c.tokenCreds.PerRPCCredentials()))
+		opts = append(opts, grpc.WithPerRPCCredentials(c.tokenCreds))
 	}
 	return opts
 }

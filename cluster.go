@@ -2,6 +2,11 @@ package clientv3
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -24,7 +29,9 @@ type Cluster interface {
 	// that is asked does.
 	MemberList(ctx context.Context, opts ...OpOption) (*MemberListResponse, error)
 
-	// MemberAdd adds a voting member with the given peer URLs.
+	// MemberAdd adds a voting member with the given peer URLs. It, MemberAddAsLearner and MemberUpdate refuse URLs that
+	// a member cannot have before anything is sent: they need a scheme, http, https, unix or unixs, and host:port, and
+	// have no path.
 	MemberAdd(ctx context.Context, peerAddrs []string) (*MemberAddResponse, error)
 
 	// MemberAddAsLearner adds a member without a vote, which MemberPromote can give one later.
@@ -72,6 +79,9 @@ func (c *cluster) MemberAddAsLearner(ctx context.Context, peerAddrs []string) (*
 }
 
 func (c *cluster) add(ctx context.Context, peerAddrs []string, learner bool) (*MemberAddResponse, error) {
+	if err := checkPeerURLs(peerAddrs); err != nil {
+		return nil, err
+	}
 	resp, err := c.remote.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: peerAddrs, IsLearner: learner}, c.callOpts...)
 	return (*MemberAddResponse)(resp), ContextError(ctx, err)
 }
@@ -82,6 +92,9 @@ func (c *cluster) MemberRemove(ctx context.Context, id uint64) (*MemberRemoveRes
 }
 
 func (c *cluster) MemberUpdate(ctx context.Context, id uint64, peerAddrs []string) (*MemberUpdateResponse, error) {
+	if err := checkPeerURLs(peerAddrs); err != nil {
+		return nil, err
+	}
 	resp, err := c.remote.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: id, PeerURLs: peerAddrs}, c.callOpts...)
 	return (*MemberUpdateResponse)(resp), ContextError(ctx, err)
 }
@@ -89,4 +102,32 @@ func (c *cluster) MemberUpdate(ctx context.Context, id uint64, peerAddrs []strin
 func (c *cluster) MemberPromote(ctx context.Context, id uint64) (*MemberPromoteResponse, error) {
 	resp, err := c.remote.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id}, c.callOpts...)
 	return (*MemberPromoteResponse)(resp), ContextError(ctx, err)
+}
+
+// checkPeerURLs returns an error if one of the URLs cannot be that of a member. The server has the same rules, but does
+// not say what is wrong.
+func checkPeerURLs(urls []string) error {
+	if len(urls) == 0 {
+		return errors.New("no valid URLs given")
+	}
+	for _, s := range urls {
+		s = strings.TrimSpace(s)
+		u, err := url.Parse(s)
+		if err != nil {
+			return err
+		}
+		switch u.Scheme {
+		case "http", "https":
+			if _, _, err := net.SplitHostPort(u.Host); err != nil {
+				return fmt.Errorf(`URL address does not have the form "host:port": %s`, s)
+			}
+			if u.Path != "" {
+				return fmt.Errorf("URL must not contain a path: %s", s)
+			}
+		case "unix", "unixs":
+		default:
+			return fmt.Errorf("URL scheme must be http, https, unix, or unixs: %s", s)
+		}
+	}
+	return nil
 }

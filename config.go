@@ -71,7 +71,8 @@ type Config struct {
 	// Token is an authentication token obtained elsewhere, such as a JWT. It excludes Username and Password.
 	Token string `json:"token"`
 
-	// RejectOldCluster makes New fail with ErrOldCluster if a member is older than the two latest minor versions.
+	// RejectOldCluster makes New fail with ErrOldCluster if a member is more than one minor version older than the
+	// client (before 3.6, that is), and with another error if one cannot be asked.
 	RejectOldCluster bool `json:"reject-old-cluster"`
 
 	// DialOptions are further options for gRPC. They come after the client's own, so they win.
@@ -233,7 +234,7 @@ func newTLSConfig(secure *SecureConfig) (*tls.Config, error) {
 			return nil, fmt.Errorf("etcdclient: certificate authorities: %w", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) && !secure.InsecureSkipVerify {
 			return nil, fmt.Errorf("etcdclient: certificate authorities: no PEM certificate in %s", secure.Cacert)
 		}
 	}

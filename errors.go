@@ -3,6 +3,7 @@ package clientv3
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -49,13 +50,18 @@ func ContextError(ctx context.Context, err error) error {
 // A bare context error counts as true, since it says nothing of how far the call had come.
 func MayHaveApplied(err error) bool { return retry.MayHaveApplied(err) }
 
-// IsConnCanceled reports whether err is that of a call whose client, or connection, was closed under it.
+// IsConnCanceled reports whether err is that of a call whose context was cancelled, or whose client or connection was
+// closed under it.
 func IsConnCanceled(err error) bool {
 	if err == nil {
 		return false
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "grpc: the client connection is closing") {
 		return true
 	}
-	return status.Code(err) == codes.Canceled
+	s, ok := status.FromError(err)
+	if !ok {
+		return false
+	}
+	return s.Code() == codes.Canceled || (s.Code() == codes.Unavailable && s.Message() == "transport is closing")
 }

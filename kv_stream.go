@@ -50,6 +50,9 @@ func appendChunk(whole, chunk *pb.RangeResponse) {
 
 func (kv *kv) GetStream(ctx context.Context, key string, opts ...OpOption) (GetStreamChan, error) {
 	op := OpGet(key, opts...)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	out := &chunks{ctx: ctx, ch: make(chan RangeStreamResponse, 1)}
 	read := func() {

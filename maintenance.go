@@ -119,21 +119,13 @@ func (m *maintenance) AlarmDisarm(ctx context.Context, am *AlarmMember) (*AlarmR
 		return nil, err
 	}
 	disarmed := &AlarmResponse{}
-	var errs []error
 	for _, alarm := range active.Alarms {
 		resp, err := m.disarm(ctx, (*AlarmMember)(alarm))
 		if err != nil {
-			errs = append(errs, err)
-			continue
+			return nil, err
 		}
 		disarmed.Header = resp.Header
 		disarmed.Alarms = append(disarmed.Alarms, resp.Alarms...)
-	}
-	if len(errs) == 1 {
-		return nil, errs[0] // as it is, for callers that compare with ==
-	}
-	if len(errs) > 1 {
-		return nil, errors.Join(errs...)
 	}
 	return disarmed, nil
 }

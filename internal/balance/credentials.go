@@ -43,6 +43,10 @@ func (c *Credentials) ClientHandshake(ctx context.Context, authority string, con
 		case endpoint.TLSOptional:
 		}
 	}
+	if name := creds.Info().ServerName; name != "" { //nolint:staticcheck // deprecated for setting, not for asking
+		// gRPC's TLS credentials verify the endpoint's name whatever their configuration names.
+		authority = name
+	}
 	return creds.ClientHandshake(ctx, authority, conn)
 }
 
