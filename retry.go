@@ -212,7 +212,7 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 			return false
 		}
 	}
-	for !r.client.budget.Withdraw() {
+	for !r.set.Closed() && !r.client.budget.Withdraw() {
 		if r.backOff(ctx) != nil {
 			return false
 		}
@@ -220,9 +220,10 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 	return true
 }
 
+// backOff waits, but not for longer than the connection is open: the next attempt says that it is not.
 func (r *retrier) backOff(ctx context.Context) error {
 	r.waits++
-	return r.client.backoff.Wait(ctx, r.waits-1)
+	return r.set.Sleep(ctx, r.client.backoff.Delay(r.waits-1))
 }
 
 // final returns the error of the call, marked if its request never left the client.

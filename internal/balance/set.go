@@ -58,13 +58,14 @@ type Set struct {
 	endpoints []*Endpoint
 	conn      resolver.ClientConn // nil until gRPC has built the resolver, and after it has closed it
 	ready     chan struct{}       // closed while at least one endpoint is connected
+	closed    chan struct{}       // closed with the connection
 	connected bool
 	reached   bool // an endpoint has been connected at some time
 }
 
 // NewSet returns a set of the given endpoints.
 func NewSet(targets []endpoint.Endpoint) *Set {
-	s := &Set{ready: make(chan struct{})}
+	s := &Set{ready: make(chan struct{}), closed: make(chan struct{})}
 	s.replace(targets)
 	return s
 }
@@ -127,20 +128,42 @@ func (s *Set) Reached() bool {
 	return s.reached
 }
 
-// WaitReady waits until an endpoint is connected, d has passed, or ctx has ended; only the last is an error.
+// WaitReady waits until an endpoint is connected, d has passed, the connection is closed, or ctx has ended; only the
+// last is an error.
 func (s *Set) WaitReady(ctx context.Context, d time.Duration) error {
 	s.mu.Lock()
 	ready := s.ready
 	s.mu.Unlock()
+	return s.wait(ctx, d, ready)
+}
+
+// Sleep waits until d has passed, the connection is closed, or ctx has ended; only the last is an error.
+func (s *Set) Sleep(ctx context.Context, d time.Duration) error { return s.wait(ctx, d, nil) }
+
+func (s *Set) wait(ctx context.Context, d time.Duration, done <-chan struct{}) error {
+	if err := ctx.Err(); err != nil || d <= 0 {
+		return err
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-ready:
+	case <-done:
 	case <-timer.C:
+	case <-s.closed:
 	}
 	return nil
+}
+
+// Closed reports whether the connection was closed.
+func (s *Set) Closed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // setState records a change of an endpoint's connection. A failure lasts until the next success: the attempts between
@@ -272,4 +295,5 @@ func (b *resolverBuilder) Close() {
 	s.mu.Lock()
 	s.conn = nil
 	s.mu.Unlock()
+	close(s.closed)
 }
