@@ -56,8 +56,8 @@ func StrToPermissionType(s string) (PermissionType, error) {
 	return PermissionType(-1), fmt.Errorf("invalid permission type: %s", s)
 }
 
-// Auth manages users, roles and authentication. Its methods are safe for concurrent use; retries and errors are those of
-// KV. All but Authenticate and AuthStatus need the role root once authentication is on.
+// Auth manages users, roles and authentication. Its methods are safe for concurrent use; retries and errors are those
+// of KV. All but Authenticate and AuthStatus need the role root once authentication is on.
 type Auth interface {
 	// Authenticate returns a token for the user. A client with Config.Username does this by itself.
 	Authenticate(ctx context.Context, name string, password string) (*AuthenticateResponse, error)
@@ -75,7 +75,8 @@ type Auth interface {
 	UserAdd(ctx context.Context, name string, password string) (*AuthUserAddResponse, error)
 
 	// UserAddWithOptions adds a user. A nil opt is none.
-	UserAddWithOptions(ctx context.Context, name string, password string, opt *UserAddOptions) (*AuthUserAddResponse, error)
+	UserAddWithOptions(ctx context.Context, name string, password string, opt *UserAddOptions,
+	) (*AuthUserAddResponse, error)
 
 	// UserDelete deletes a user.
 	UserDelete(ctx context.Context, name string) (*AuthUserDeleteResponse, error)
@@ -100,7 +101,8 @@ type Auth interface {
 
 	// RoleGrantPermission allows a role to read or write the keys from key up to, and without, rangeEnd; an empty rangeEnd
 	// means key alone, "\\x00" all keys from key on, and GetPrefixRangeEnd(key) all keys that begin with key.
-	RoleGrantPermission(ctx context.Context, name string, key, rangeEnd string, permType PermissionType) (*AuthRoleGrantPermissionResponse, error)
+	RoleGrantPermission(ctx context.Context, name string, key, rangeEnd string, permType PermissionType,
+	) (*AuthRoleGrantPermissionResponse, error)
 
 	// RoleGet returns the permissions of a role.
 	RoleGet(ctx context.Context, role string) (*AuthRoleGetResponse, error)
@@ -109,7 +111,8 @@ type Auth interface {
 	RoleList(ctx context.Context) (*AuthRoleListResponse, error)
 
 	// RoleRevokePermission takes from a role the permission that was granted for exactly this range.
-	RoleRevokePermission(ctx context.Context, role string, key, rangeEnd string) (*AuthRoleRevokePermissionResponse, error)
+	RoleRevokePermission(ctx context.Context, role string, key, rangeEnd string,
+	) (*AuthRoleRevokePermissionResponse, error)
 
 	// RoleDelete deletes a role.
 	RoleDelete(ctx context.Context, role string) (*AuthRoleDeleteResponse, error)
@@ -204,14 +207,16 @@ func (a *authService) RoleAdd(ctx context.Context, name string) (*AuthRoleAddRes
 	return (*AuthRoleAddResponse)(resp), ContextError(ctx, err)
 }
 
-func (a *authService) RoleGrantPermission(ctx context.Context, name string, key, rangeEnd string, permType PermissionType,
+func (a *authService) RoleGrantPermission(
+	ctx context.Context, name string, key, rangeEnd string, permType PermissionType,
 ) (*AuthRoleGrantPermissionResponse, error) {
 	perm := &authpb.Permission{
 		Key:      []byte(key),
 		RangeEnd: []byte(rangeEnd),
 		PermType: authpb.Permission_Type(permType),
 	}
-	resp, err := a.remote.RoleGrantPermission(ctx, &pb.AuthRoleGrantPermissionRequest{Name: name, Perm: perm}, a.callOpts...)
+	req := &pb.AuthRoleGrantPermissionRequest{Name: name, Perm: perm}
+	resp, err := a.remote.RoleGrantPermission(ctx, req, a.callOpts...)
 	return (*AuthRoleGrantPermissionResponse)(resp), ContextError(ctx, err)
 }
 

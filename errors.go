@@ -29,8 +29,7 @@ func ContextError(ctx context.Context, err error) error {
 		return nil
 	}
 	err = rpctypes.Error(err)
-	var etcdErr rpctypes.EtcdError
-	if errors.As(err, &etcdErr) {
+	if _, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return err
 	}
 	switch status.Code(err) {

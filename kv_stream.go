@@ -67,7 +67,7 @@ func (kv *kv) GetStream(ctx context.Context, key string, opts ...OpOption) (GetS
 	if !kv.client.spawn(func() { defer stop(); read() }) {
 		cancel(nil)
 		stop()
-		return nil, grpc.ErrClientConnClosing
+		return nil, grpc.ErrClientConnClosing //nolint:staticcheck // what gRPC itself returns then
 	}
 	return out.ch, nil
 }
@@ -138,13 +138,12 @@ func (kv *kv) nativeStream(ctx context.Context, op Op, send func(*pb.RangeRespon
 
 // forward sends on the chunks of a stream from the first one to the last.
 func forward(stream pb.KV_RangeStreamClient, chunk *pb.RangeStreamResponse, send func(*pb.RangeResponse) error) error {
-	complete := false
 	for {
 		resp := chunk.GetRangeResponse()
 		if resp == nil {
 			resp = &pb.RangeResponse{}
 		}
-		complete = resp.Header != nil
+		complete := resp.Header != nil
 		if err := send(resp); err != nil {
 			return err
 		}

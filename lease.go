@@ -105,7 +105,8 @@ func (e ErrKeepAliveHalted) Error() string {
 func (e ErrKeepAliveHalted) Unwrap() error { return e.Reason }
 
 // Lease grants leases and keeps them alive. A lease is a time to live that keys can be attached to (WithLease); when it
-// ends, they are deleted. Its methods are safe for concurrent use; retries and errors of the unary ones are those of KV.
+// ends, they are deleted. Its methods are safe for concurrent use; retries and errors of the unary ones are those of
+// KV.
 type Lease interface {
 	// Grant makes a lease with the given time to live in seconds.
 	Grant(ctx context.Context, ttl int64) (*LeaseGrantResponse, error)

@@ -247,7 +247,7 @@ func (c *Client) maxAttempts() uint {
 	return DefaultMaxUnaryRetries
 }
 
-// reachedPatience is how many times longer a read waits for a cluster that was reached before: it is probably on its way
-// back, while one that never was is probably not at these endpoints. A write is not kept waiting so long: its caller
+// reachedPatience is how many times longer a read waits for a cluster that was reached before: it is probably on its
+// way back, while one that never was is probably not at these endpoints. A write is not kept waiting so long: its caller
 // would be left with a context error, which does not say that it was not applied.
 const reachedPatience = 10

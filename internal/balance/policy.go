@@ -55,6 +55,7 @@ func (p *policy) UpdateClientConnState(ccs balancer.ClientConnState) error {
 }
 
 func (p *policy) connect(e *Endpoint, addr resolver.Address) {
+	//nolint:staticcheck // deprecated for more than one address
 	sub, err := p.cc.NewSubConn([]resolver.Address{addr}, balancer.NewSubConnOptions{
 		StateListener: func(state balancer.SubConnState) { p.stateChanged(e, state) },
 	})

@@ -100,8 +100,7 @@ func MayHaveApplied(err error) bool {
 	if err == nil {
 		return false
 	}
-	var unsent *UnsentError
-	if errors.As(err, &unsent) {
+	if _, ok := errors.AsType[*UnsentError](err); ok {
 		return false
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -162,8 +161,7 @@ var (
 // errorText returns the message of an error as the server sent it. Etcd's errors are told apart by it and not by
 // their code: some are sent as Unknown (the server's toGRPCErrorMap).
 func errorText(err error) string {
-	var etcdErr rpctypes.EtcdError
-	if errors.As(err, &etcdErr) {
+	if etcdErr, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return etcdErr.Error()
 	}
 	return rpctypes.ErrorDesc(err)
@@ -171,8 +169,7 @@ func errorText(err error) string {
 
 // code is status.Code, and knows the codes of etcd's errors too.
 func code(err error) codes.Code {
-	var etcdErr rpctypes.EtcdError
-	if errors.As(err, &etcdErr) {
+	if etcdErr, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return etcdErr.Code()
 	}
 	return status.Code(err)
