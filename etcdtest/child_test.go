@@ -196,43 +196,46 @@ func TestOnlyChildrenAreKilled(t *testing.T) {
 // A leader wants to hand over before it stops, and waits for seconds when nobody takes over; the caller may not want to.
 func TestStopEndsWithContext(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		name  string
-		opts  []Option
-		avert func(*Member) error // makes a member deaf
-	}{
-		{"in process", nil, func(m *Member) error { m.launch.peers.Freeze(); return nil }},
-		{"child", []Option{WithChildProcesses()}, (*Member).Freeze},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			// The election timeout is to be longer than the test: a leader that nobody hears steps down.
-			c := Run(t, append(tt.opts, WithMembers(3), WithTimings(100*time.Millisecond, 3*time.Second))...)
-			lead, err := c.Leader(testContext(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, m := range c.Members() {
-				if i == lead {
-					continue
-				}
-				if err := tt.avert(m); err != nil {
-					t.Fatal(err)
-				}
-			}
-			ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
-			defer cancel()
-			start := time.Now()
-			if err := c.Member(lead).Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Stop: %v", err)
-			}
-			if took := time.Since(start); took > 4*time.Second {
-				t.Errorf("Stop took %v", took)
-			}
-			if c.Member(lead).Running() {
-				t.Error("the member runs on")
-			}
-		})
+	// The election timeout is longer than the test: a leader that nobody hears steps down.
+	c := Run(t, WithChildProcesses(), WithMembers(3), WithTimings(100*time.Millisecond, 3*time.Second))
+	lead, err := c.Leader(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range c.Members() {
+		if i == lead {
+			continue
+		}
+		if err := m.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := c.Member(lead).Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Stop: %v", err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("Stop took %v", took)
+	}
+	if c.Member(lead).Running() {
+		t.Error("the member runs on")
+	}
+}
+
+func TestStopInProcessWithoutPatience(t *testing.T) {
+	t.Parallel()
+	c := Run(t, WithMembers(3), WithTLS())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, m := range c.Members() {
+		if err := m.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("Stop: %v", err)
+		}
+		if m.Running() {
+			t.Error("the member runs on")
+		}
 	}
 }
 

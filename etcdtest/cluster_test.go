@@ -15,6 +15,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -73,7 +74,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// temporary makes temporary directories go to one of the test's own, and checks that none is left at the end.
+// checkNothingLeft makes temporary directories go to one of the test's own, and checks that none is left at the end.
 func checkNothingLeft(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -262,12 +263,14 @@ func TestCloseLeavesNothing(t *testing.T) {
 		{WithMembers(3), WithProxies()},
 		{WithChildProcesses(), WithMutualTLS(), WithUnixSockets(), WithProxies()},
 	} {
+		before := goleak.IgnoreCurrent()
 		c, err := Start(t.Context(), opts...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// An open stream does not hold up the end.
-		watch, err := pb.NewWatchClient(dialEndpoint(t, c.Endpoints()[0], c.ClientTLS())).Watch(t.Context())
+		conn := dialEndpoint(t, c.Endpoints()[0], c.ClientTLS())
+		watch, err := pb.NewWatchClient(conn).Watch(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,6 +291,10 @@ func TestCloseLeavesNothing(t *testing.T) {
 		}
 		if _, err := watch.Recv(); err == nil {
 			t.Error("the watch goes on after Close")
+		}
+		conn.Close()
+		if err := goleak.Find(before); err != nil {
+			t.Error(err)
 		}
 		if err := c.Close(); err != nil {
 			t.Errorf("second Close: %v", err)
