@@ -10,6 +10,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/seed-d18e112a/clientv3/internal/retry"
 )
 
 // Members and responses of the Cluster service: the wire's messages under another name.
@@ -80,7 +82,7 @@ func (c *cluster) MemberAddAsLearner(ctx context.Context, peerAddrs []string) (*
 
 func (c *cluster) add(ctx context.Context, peerAddrs []string, learner bool) (*MemberAddResponse, error) {
 	if err := checkPeerURLs(peerAddrs); err != nil {
-		return nil, err
+		return nil, &retry.UnsentError{Err: err}
 	}
 	resp, err := c.remote.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: peerAddrs, IsLearner: learner}, c.callOpts...)
 	return (*MemberAddResponse)(resp), ContextError(ctx, err)
@@ -93,7 +95,7 @@ func (c *cluster) MemberRemove(ctx context.Context, id uint64) (*MemberRemoveRes
 
 func (c *cluster) MemberUpdate(ctx context.Context, id uint64, peerAddrs []string) (*MemberUpdateResponse, error) {
 	if err := checkPeerURLs(peerAddrs); err != nil {
-		return nil, err
+		return nil, &retry.UnsentError{Err: err}
 	}
 	resp, err := c.remote.MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: id, PeerURLs: peerAddrs}, c.callOpts...)
 	return (*MemberUpdateResponse)(resp), ContextError(ctx, err)

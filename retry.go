@@ -2,12 +2,16 @@ package clientv3
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/seed-d18e112a/clientv3/internal/balance"
 	"github.com/seed-d18e112a/clientv3/internal/retry"
@@ -49,8 +53,8 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 		}
 		r := retrier{client: c, set: set, call: call, kind: retry.KindOf(method, req), method: method, token: token}
 		for {
-			if again := r.next(err); !again {
-				return r.final(err)
+			if err = r.next(err); err != nil {
+				return err
 			}
 			call.Reset()
 			r.token = c.currentToken()
@@ -73,7 +77,10 @@ func (c *Client) retryStream(ctx context.Context, method string, attempt func(co
 	for {
 		r.token = c.currentToken()
 		err := attempt(call)
-		if err == nil || !r.next(err) {
+		if err == nil {
+			return nil
+		}
+		if err = r.next(err); err != nil {
 			return err
 		}
 		call.Reset()
@@ -145,37 +152,69 @@ type retrier struct {
 
 	attempts         uint      // further ones made so far
 	waits            int       // backoffs so far
+	learners         int       // attempts, the last ones, that learners refused
 	reauthenticated  bool      // in this call; once is enough, a fresh token that is refused will not get better
+	refusal          error     // why there is no new token, if the server said so
 	unreachableSince time.Time // when the call first found no endpoint connected; zero while it does find one
 }
 
-// next decides about err, with which the last attempt failed, and waits for what the next one needs. It reports whether
-// there is to be a next one.
-func (r *retrier) next(err error) bool {
+// next decides about err, with which the last attempt failed, and waits for what the next one needs. It returns nil if
+// there is to be a next one, and else the error of the call.
+func (r *retrier) next(err error) error {
 	ctx := r.call.Context
-	if ctx.Err() != nil {
-		return false
-	}
+	awaitDeadline(ctx, err)
 	action := retry.Decide(r.kind, r.call.Sent(), err)
 	if action != retry.Reconnect {
 		r.unreachableSince = time.Time{}
 	}
-	switch action {
-	case retry.Reconnect:
-		return r.reconnect(ctx)
-	case retry.Reauthenticate:
-		return r.reauthenticate(ctx, err)
-	case retry.Again:
-		return r.again(ctx, err)
-	case retry.GiveUp:
+	again := false
+	if ctx.Err() == nil {
+		switch action {
+		case retry.Reconnect:
+			again = r.reconnect(ctx)
+		case retry.Reauthenticate:
+			again = r.reauthenticate(ctx, err)
+		case retry.Again:
+			again = r.again(ctx, err)
+		case retry.GiveUp:
+		}
 	}
-	return false
+	switch {
+	case again:
+		return nil
+	case ctx.Err() != nil && (action == retry.Reconnect || (action != retry.GiveUp && r.kind == retry.Read)):
+		// It is the context that has put an end to the attempts. A write's refusal is told all the same: it says that
+		// the write was not applied, which a context error does not.
+		return status.FromContextError(ctx.Err()).Err()
+	case r.refusal != nil:
+		return r.refusal
+	case !r.call.Sent():
+		return &retry.UnsentError{Err: err}
+	}
+	return err
 }
+
+// awaitDeadline waits for the end of ctx if err is its deadline as the server saw it. The server keeps its own time: its
+// answer that the deadline has passed may be here a moment before the deadline is, and callers are promised that they
+// see a bare context error then.
+func awaitDeadline(ctx context.Context, err error) {
+	if status.Code(err) != codes.DeadlineExceeded {
+		return
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < deadlineSkew {
+		<-ctx.Done()
+	}
+}
+
+// deadlineSkew is how much earlier than the client's a server's answer that the call's deadline has passed may be.
+const deadlineSkew = 100 * time.Millisecond
 
 // reconnect waits until an endpoint is connected, but no longer than all attempts with their waits would take.
 func (r *retrier) reconnect(ctx context.Context) bool {
 	if r.unreachableSince.IsZero() {
 		r.unreachableSince = time.Now()
+	} else if r.backOff(ctx) != nil {
+		return false // not at once again: what has failed may be something else than the connection
 	}
 	patience := time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
 	if r.kind == retry.Read && r.set.Reached() {
@@ -185,7 +224,8 @@ func (r *retrier) reconnect(ctx context.Context) bool {
 	return left > 0 && r.set.WaitReady(ctx, left) == nil
 }
 
-// reauthenticate fetches a new token in place of the one that was refused. If that fails, the refusal stands.
+// reauthenticate fetches a new token in place of the one that was refused. If the server refuses that too, its reason
+// is the error of the call; if it fails otherwise, the first refusal stands.
 func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 	if r.client.tokens == nil || r.reauthenticated || r.method == pb.Auth_Authenticate_FullMethodName {
 		return false
@@ -194,6 +234,9 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 	r.log("token refused", err)
 	if _, fetchErr := r.client.tokens.Refresh(ctx, r.token); fetchErr != nil {
 		r.log("new token not obtained", fetchErr)
+		if etcdErr, ok := errors.AsType[rpctypes.EtcdError](fetchErr); ok && !retry.MayHaveApplied(etcdErr) {
+			r.refusal = etcdErr
+		}
 		return false
 	}
 	return true
@@ -206,6 +249,11 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 		return false
 	}
 	r.log("attempt failed", err)
+	if !retry.FromLearner(err) {
+		r.learners = 0
+	} else if r.learners++; r.learners > r.set.Size() {
+		return false // only learners can be reached, and they stay so
+	}
 	untried := r.call.Avoid(r.set.Size())
 	if !untried || !retry.Elsewhere(err) {
 		if r.backOff(ctx) != nil {
@@ -224,14 +272,6 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 func (r *retrier) backOff(ctx context.Context) error {
 	r.waits++
 	return r.set.Sleep(ctx, r.client.backoff.Delay(r.waits-1))
-}
-
-// final returns the error of the call, marked if its request never left the client.
-func (r *retrier) final(err error) error {
-	if r.call.Sent() {
-		return err
-	}
-	return &retry.UnsentError{Err: err}
 }
 
 func (r *retrier) log(message string, err error) {

@@ -67,15 +67,13 @@ func (c *Call) String() string {
 }
 
 // Avoid makes further attempts pass over the endpoint of the last one, while another one is connected. It reports
-// whether an endpoint is left, of size in all, that has not been tried. If not, it starts over: only the last one is
-// avoided then.
+// whether another attempt may go to an endpoint, of size in all, that has not been tried. If all have been it starts
+// over: only the last one is avoided then. An attempt that went to an avoided endpoint found no other connected.
 func (c *Call) Avoid(size int) bool {
-	if c.endpoint == nil {
+	if c.endpoint == nil || slices.Contains(c.avoid, c.endpoint) {
 		return false
 	}
-	if !slices.Contains(c.avoid, c.endpoint) {
-		c.avoid = append(c.avoid, c.endpoint)
-	}
+	c.avoid = append(c.avoid, c.endpoint)
 	if len(c.avoid) < size {
 		return true
 	}

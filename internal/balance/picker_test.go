@@ -150,8 +150,8 @@ func TestCallAvoidsWhereItHasBeen(t *testing.T) {
 		t.Errorf("avoids %v, want the last one", call.avoid)
 	}
 	call.endpoint = e[2]
-	if !call.Avoid(3) || len(call.avoid) != 1 {
-		t.Errorf("the same endpoint twice: avoids %v", call.avoid)
+	if call.Avoid(3) || len(call.avoid) != 1 {
+		t.Errorf("the same endpoint twice, for want of another: avoids %v", call.avoid)
 	}
 	alone := NewCall(t.Context(), nil)
 	alone.endpoint = e[0]

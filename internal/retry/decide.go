@@ -88,6 +88,9 @@ func Elsewhere(err error) bool {
 	return !known
 }
 
+// FromLearner reports whether err is a learner's refusal to serve the call.
+func FromLearner(err error) bool { return errorText(err) == textLearner }
+
 // Closing reports whether err says that the client's own connection was closed under the call.
 func Closing(err error) bool {
 	return status.Code(err) == codes.Canceled && errorText(err) == textClosing

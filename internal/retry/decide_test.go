@@ -126,6 +126,15 @@ func TestElsewhereTellsMembersFromTheCluster(t *testing.T) {
 	}
 }
 
+func TestFromLearner(t *testing.T) {
+	if !FromLearner(rpctypes.ErrGRPCNotSupportedForLearner) {
+		t.Error("a learner's refusal is not taken for one")
+	}
+	if FromLearner(rpctypes.ErrGRPCNoLeader) {
+		t.Error("a member without leader is taken for a learner")
+	}
+}
+
 // perhapsApplied are the errors of etcd that leave open whether the write was applied. All others refuse it.
 var perhapsApplied = map[error]bool{
 	rpctypes.ErrGRPCWatchCanceled:              true, // by its code; no unary call gets it
