@@ -189,6 +189,23 @@ func TestQueuedProgressKeepsItsPlaceAndOnlyTheLatest(t *testing.T) {
 	})
 }
 
+// The progress that the pump is handing over is not replaced by a later one, which has yet to be handed over then.
+func TestProgressInThePumpsHandIsNotReplaced(t *testing.T) {
+	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+		var s *fakeStream
+		id, ch := b.open(&s, Request{})
+		s.reply(events(id, 11), progress(id, 13))
+		synctest.Wait()
+		s.reply(progress(id, 14))
+		b.want(ch, 11)
+		for _, rev := range []int64{13, 14} {
+			if r := b.next(ch); r.Header.Revision != rev {
+				t.Errorf("response %+v, want progress at %d", r, rev)
+			}
+		}
+	})
+}
+
 func TestBacklogKeepsNoMoreThanItHas(t *testing.T) {
 	b := &backlog[int]{}
 	next := 0

@@ -47,6 +47,9 @@ func (b *bench) acceptAll(onStream func(*fakeStream)) (stop func()) {
 	}
 }
 
+// generous is the limit of what takes some 20 ms on an idle machine: it tells what grows with the square of the watches.
+const generous = 5 * time.Second
+
 func heapInUse() int64 {
 	var stats runtime.MemStats
 	for range 3 {
@@ -122,8 +125,8 @@ func TestIdleWatchesAreCheap(t *testing.T) {
 			if max(each, again) > 1024 {
 				t.Errorf("%d bytes a watch, %d after reopening; want at most 1024", each, again)
 			}
-			if closed > time.Second {
-				t.Errorf("closing took %v, want less than 1 s", closed)
+			if closed > generous {
+				t.Errorf("closing took %v", closed)
 			}
 			runtime.KeepAlive(chs)
 		})
@@ -154,16 +157,13 @@ func TestCancellingManyWatchesIsQuick(t *testing.T) {
 	}
 	begin := time.Now()
 	cancel()
-	if d := time.Since(begin); d > time.Second {
-		t.Errorf("cancel took %v", d)
-	}
 	for _, ch := range chs {
 		if r, ok := <-ch; ok {
 			t.Fatalf("response %+v, want the channel closed", r)
 		}
 	}
-	if d := time.Since(begin); d > time.Second {
-		t.Errorf("the watches ended after %v, want less than 1 s", d)
+	if d := time.Since(begin); d > generous {
+		t.Errorf("the watches ended after %v", d)
 	}
 	select {
 	case r, ok := <-stays:

@@ -3,6 +3,7 @@ package watchstream
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -238,5 +239,86 @@ func TestCloseDoesNotWaitForAStuckStream(t *testing.T) {
 			t.Error("the stream is still open")
 		}
 		b.Close()
+	})
+}
+
+// countingContext counts the functions that are to run when it ends.
+type countingContext struct {
+	context.Context
+	waiting atomic.Int64
+}
+
+// Value hides the context inside, which would be asked otherwise.
+func (c *countingContext) Value(any) any { return nil }
+
+func (c *countingContext) AfterFunc(f func()) func() bool {
+	c.waiting.Add(1)
+	stop := context.AfterFunc(c.Context, f)
+	return func() bool {
+		stopped := stop()
+		if stopped {
+			c.waiting.Add(-1)
+		}
+		return stopped
+	}
+}
+
+// A context that lives on keeps nothing of the watches that have ended.
+func TestEndedWatchesLeaveTheirContext(t *testing.T) {
+	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+		parent, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ctx := &countingContext{Context: parent}
+		var s *fakeStream
+		b.open(&s, Request{})
+		watch := func() (int64, <-chan Response) {
+			opening := b.watch(ctx, Request{Key: []byte("k")})
+			return s.accept(10).WatchId, b.opened(opening)
+		}
+		one, ch := watch()
+		two, lagging := watch()
+		if n := ctx.waiting.Load(); n != 2 {
+			t.Fatalf("%d functions wait for the context, want 2", n)
+		}
+		s.reply(compacted(one, 20))
+		b.last(ch)
+		s.reply(events(two, 11), compacted(two, 20))
+		synctest.Wait()
+		if n := ctx.waiting.Load(); n != 1 {
+			t.Errorf("%d functions wait for the context, want that of the one whose last response is unread", n)
+		}
+		b.want(lagging, 11)
+		b.last(lagging)
+		s.cancel()
+		s.cancel()
+		watch()
+		b.Close()
+		if n := ctx.waiting.Load(); n != 0 {
+			t.Errorf("%d functions wait for the context, want none", n)
+		}
+	})
+}
+
+// A watch opened when the last one of its stream has ended, but the goroutine of that has not, gets a stream of its own;
+// and the end of the former does not hide the latter.
+func TestWatchWhileItsFormerStreamIsEnding(t *testing.T) {
+	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+		gate := make(chan struct{})
+		b.client.refuse = func() error { <-gate; return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		former := b.Watch(ctx, Request{Key: []byte("a"), StartRevision: 1})
+		synctest.Wait()
+		cancel()
+		b.closed(former)
+		latter := b.Watch(t.Context(), Request{Key: []byte("b"), StartRevision: 1})
+		synctest.Wait()
+		close(gate)
+		s := b.stream()
+		id := s.accept(10).WatchId
+		s.reply(events(id, 11))
+		b.want(latter, 11)
+		b.Watch(t.Context(), Request{Key: []byte("c"), StartRevision: 1})
+		s.accept(10)
+		b.noStream()
 	})
 }

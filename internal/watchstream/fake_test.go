@@ -32,6 +32,9 @@ func (c *fakeClient) Watch(
 			return nil, err
 		}
 	}
+	if ctx.Err() != nil {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	s := &fakeStream{ctx: ctx, requests: make(chan *pb.WatchRequest, c.depth), answers: make(chan answer)}
 	select {
 	case c.accepts <- s:

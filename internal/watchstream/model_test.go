@@ -27,7 +27,7 @@ func TestModel(t *testing.T) {
 	seeds := []uint64{*modelSeed}
 	if *modelSeed == 0 {
 		seeds = seeds[:0]
-		for range 40 {
+		for range 20 {
 			seeds = append(seeds, rand.Uint64())
 		}
 	}

@@ -291,6 +291,37 @@ func TestRefusedToken(t *testing.T) {
 			}
 		})
 	})
+	t.Run("is renewed again after one that was good, if only for a watch that is gone", func(t *testing.T) {
+		renewals := 0
+		cfg := Config[Response]{Reauthenticate: func(context.Context) error { renewals++; return nil }}
+		bubble(t, cfg, func(t *testing.T, b *bench) {
+			ch := b.Watch(t.Context(), Request{Key: []byte("k"), StartRevision: 1})
+			ctx, cancel := context.WithCancel(t.Context())
+			s := b.stream()
+			s.create()
+			s.reply(refused(-1, rpctypes.ErrGRPCInvalidAuthToken.Error()))
+			s = b.stream()
+			synctest.Wait()
+			gone := b.Watch(ctx, Request{Key: []byte("l"), StartRevision: 1})
+			s.create()
+			s.reply(refused(-1, "mvcc: watcher range is empty")) // says nothing of the token
+			b.last(ch)
+			ch = b.Watch(t.Context(), Request{Key: []byte("k"), StartRevision: 1})
+			req := s.create()
+			cancel()
+			b.closed(gone)
+			s.reply(created(req.WatchId, 10))
+			s.cancel()
+			s.create()
+			s.reply(refused(-1, rpctypes.ErrGRPCInvalidAuthToken.Error()))
+			s = b.stream()
+			s.accept(10)
+			b.nothing(ch)
+			if renewals != 2 {
+				t.Errorf("%d renewals, want 2", renewals)
+			}
+		})
+	})
 	t.Run("of a stream is renewed once", func(t *testing.T) {
 		renewals := 0
 		cfg := Config[Response]{Reauthenticate: func(context.Context) error { renewals++; return nil }}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -185,6 +186,9 @@ func (s *stream[R]) answer(resp *pb.WatchResponse) error {
 	}
 	s.wakeSender() // there is room in the window
 	refused := resp.Canceled || resp.CompactRevision != 0
+	if !refused {
+		s.g.renewed = false // the token is good
+	}
 	switch {
 	case c.w.state != creating:
 		// Its context ended while the create was in flight.
@@ -196,7 +200,6 @@ func (s *stream[R]) answer(resp *pb.WatchResponse) error {
 	default:
 		c.w.id = resp.WatchId
 		s.open[c.w.id] = c.w
-		s.g.renewed = false
 		c.w.created(resp.Header)
 	}
 	return nil
@@ -208,23 +211,18 @@ func (s *stream[R]) answered(id int64) (create[R], bool) {
 		return create[R]{}, false
 	}
 	at := 0
-	if s.inflight[0].id != id {
-		for i, c := range s.inflight {
-			if c.id == id {
-				at = i
-				break
-			}
-		}
+	if id != allWatchers {
+		at = max(0, slices.IndexFunc(s.inflight, func(c create[R]) bool { return c.id == id }))
 	}
 	c := s.inflight[at]
-	if at == 0 {
-		s.inflight[0] = create[R]{}
-		s.inflight = s.inflight[1:]
-	} else {
-		s.inflight = append(s.inflight[:at], s.inflight[at+1:]...)
+	if at > 0 {
+		s.inflight = slices.Delete(s.inflight, at, at+1)
+		return c, true
 	}
+	s.inflight[0] = create[R]{}
+	s.inflight = s.inflight[1:]
 	if len(s.inflight) == 0 {
-		s.inflight = nil
+		s.inflight = nil // and with it what is before the slice's start
 	}
 	return c, true
 }

@@ -1,7 +1,6 @@
 package watchstream
 
 import (
-	"slices"
 	"sort"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -106,9 +105,8 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 			w.held = events
 			return
 		}
-		// A copy: the consumer shall not keep the array of what is held, nor append to it.
-		w.held = slices.Clone(events[cut:])
-		events = events[:cut:cut]
+		w.held = events[cut:]
+		events = events[:cut:cut] // so that the consumer cannot append over what is held
 	}
 	w.next = revision(events[len(events)-1]) + 1
 	w.deliver(Response{Header: resp.Header, Events: events})
