@@ -126,7 +126,7 @@ func (e *env) config(t testing.TB) clientv3.Config {
 }
 
 // testTimeout bounds a test's waiting by far more than it takes.
-const testTimeout = 30 * time.Second
+const testTimeout = time.Minute
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
