@@ -58,7 +58,6 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		return standard.Marshal(v)
 	}
 	if w.odd {
-		w.free()
 		return standard.Marshal(v)
 	}
 	return w.take(), nil
@@ -92,7 +91,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	default:
 		return standard.Unmarshal(data, v)
 	}
-	if r.odd || r.left() != 0 {
+	if r.odd {
 		return standard.Unmarshal(data, v)
 	}
 	return nil

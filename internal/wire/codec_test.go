@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -114,7 +115,7 @@ func TestOtherMessagesGoToStandardCodec(t *testing.T) {
 // oddRequests are messages that a caller ought not to make, or that have fields of a newer protocol.
 func oddRequests() map[string]proto.Message {
 	with := func(op *pb.RequestOp) proto.Message {
-		return &pb.TxnRequest{Success: []*pb.RequestOp{op, {Request: &pb.RequestOp_RequestRange{RequestRange: rangeRequest()}}}}
+		return &pb.TxnRequest{Success: append(requestOps(), op), Failure: requestOps()}
 	}
 	compare := func(m *pb.Compare) proto.Message { return &pb.TxnRequest{Compare: []*pb.Compare{m}} }
 	odd := map[string]proto.Message{
@@ -145,7 +146,6 @@ func oddRequests() map[string]proto.Message {
 		"empty create":     &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{}},
 		"empty cancel":     &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{}},
 		"empty progress":   &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{}},
-		"odd after 10 KiB": &pb.TxnRequest{Compare: []*pb.Compare{nil}, Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: putRequest(10 << 10)}}}},
 	}
 	for i, m := range requests() {
 		for j, nested := range nestedMessages(m.ProtoReflect()) {
@@ -166,39 +166,43 @@ func TestOddRequestIsEncodedAsByStandardCodec(t *testing.T) {
 // oddResponses are bytes that an etcd server ought not to send to be decoded as an m, or that have fields of a newer
 // protocol.
 func oddResponses(t testing.TB, m proto.Message) map[string][]byte {
+	const start, end, fixed, invalid = 3, 4, 5, 6 // wire types, as number and length
 	data := marshal(t, m)
-	tag := func(n protowire.Number, typ protowire.Type) []byte {
-		return protowire.AppendTag(bytes.Clone(data), n, typ)
-	}
+	and := func(more ...byte) []byte { return slices.Concat(data, more) }
+	ff8 := bytes.Repeat([]byte{0xff}, 8)
 	odd := map[string][]byte{
-		"twice":                 append(bytes.Clone(data), data...),
-		"unknown field":         append(tag(99, protowire.VarintType), 1),
-		"unknown group":         protowire.AppendTag(tag(99, protowire.StartGroupType), 99, protowire.EndGroupType),
-		"end of no group":       tag(1, protowire.EndGroupType),
-		"endless group":         tag(1, protowire.StartGroupType),
-		"field 0":               append(tag(0, protowire.VarintType), 1),
-		"wire type 6":           append(tag(1, 6), 1),
-		"fixed32":               append(tag(2, protowire.Fixed32Type), 1, 2, 3, 4),
-		"long tag":              append(bytes.Clone(data), 0x8a, 0x80, 0x00, 0x00),
-		"varint of 11 bytes":    append(tag(4, protowire.VarintType), bytes.Repeat([]byte{0xff}, 11)...),
-		"varint over 64 bits":   append(tag(4, protowire.VarintType), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2),
-		"varint of 64 bits":     append(tag(4, protowire.VarintType), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-		"long zero":             append(tag(3, protowire.VarintType), 0x80, 0x80, 0x00),
-		"endless varint":        append(tag(3, protowire.VarintType), 0x80),
-		"length over 63 bits":   append(tag(1, protowire.BytesType), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-		"length over 31 bits":   append(tag(2, protowire.BytesType), 0xff, 0xff, 0xff, 0xff, 0x7f),
-		"too long":              append(tag(2, protowire.BytesType), 3, 0, 0),
-		"header too short":      append(tag(1, protowire.BytesType), 1, 0x08, 0x01),
-		"header's header":       append(tag(1, protowire.BytesType), 2, 0x0a, 0x00),
-		"key too long":          append(tag(2, protowire.BytesType), 3, 0x0a, 5, 1),
-		"text not UTF-8":        append(tag(6, protowire.BytesType), 1, 0xff),
-		"text twice":            append(tag(6, protowire.BytesType), 1, 'a', 6<<3|length, 0),
-		"keys in turn":          append(tag(2, protowire.BytesType), 0, 0x18, 1, 2<<3|length, 0, 3<<3|length, 0, 0x18, 0),
-		"key twice, then empty": append(tag(2, protowire.BytesType), 5, 0x0a, 1, 'k', 0x0a, 0),
-		"event's value twice":   append(tag(11, protowire.BytesType), 4, 0x12, 0, 0x12, 0),
-		"event of another type": append(tag(11, protowire.BytesType), 11, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-		"two responses in one":  append(tag(3, protowire.BytesType), 4, 0x0a, 0, 0x12, 0),
-		"same response twice":   append(tag(3, protowire.BytesType), 4, 0x0a, 0, 0x0a, 0),
+		"twice":                 and(data...),
+		"unknown field":         and(99&0x0f<<3|0x80|number, 99>>4, 1),
+		"unknown group":         and(15<<3|start, 15<<3|end),
+		"end of no group":       and(1<<3 | end),
+		"endless group":         and(1<<3 | start),
+		"field 0":               and(0<<3|number, 1),
+		"wire type 6":           and(1<<3|invalid, 1),
+		"fixed32":               and(2<<3|fixed, 1, 2, 3, 4),
+		"long tag":              and(1<<3|length|0x80, 0x80, 0, 0),
+		"varint of 11 bytes":    and(slices.Concat([]byte{4<<3 | number, 0xff, 0xff, 0xff}, ff8)...),
+		"varint over 64 bits":   and(slices.Concat([]byte{4<<3 | number, 0xff}, ff8, []byte{2})...),
+		"varint of 64 bits":     and(slices.Concat([]byte{4<<3 | number, 0xff}, ff8, []byte{1})...),
+		"long zero":             and(3<<3|number, 0x80, 0x80, 0),
+		"endless varint":        and(3<<3|number, 0x80),
+		"length over 63 bits":   and(slices.Concat([]byte{1<<3 | length, 0xff}, ff8, []byte{1})...),
+		"length over 31 bits":   and(2<<3|length, 0xff, 0xff, 0xff, 0xff, 0x7f),
+		"too long":              and(2<<3|length, 3, 0, 0),
+		"header too short":      and(1<<3|length, 1, 0x08, 1),
+		"header's header":       and(1<<3|length, 2, 0x0a, 0),
+		"header in parts":       and(1<<3|length, 2, 0x18, 1, 1<<3|length, 2, 0x20, 1),
+		"key too long":          and(2<<3|length, 3, 0x0a, 5, 1),
+		"key twice, then empty": and(2<<3|length, 5, 0x0a, 1, 'k', 0x0a, 0),
+		"keys in turn":          and(2<<3|length, 0, 0x18, 1, 2<<3|length, 0, 3<<3|length, 0, 0x18, 0),
+		"text not UTF-8":        and(6<<3|length, 1, 0xff),
+		"text twice":            and(6<<3|length, 1, 'a', 6<<3|length, 0),
+		"event's key in parts":  and(11<<3|length, 9, 0x12, 3, 0x0a, 1, 'k', 0x12, 2, 0x20, 1),
+		"old key in parts":      and(11<<3|length, 9, 0x1a, 3, 0x0a, 1, 'k', 0x1a, 2, 0x20, 1),
+		"event of another type": and(slices.Concat([]byte{11<<3 | length, 11, 0x08, 0xff}, ff8, []byte{1})...),
+		"response of two kinds": and(3<<3|length, 8, 0x0a, 2, 0x18, 1, 0x12, 2, 0x0a, 0),
+		"response in parts":     and(3<<3|length, 8, 0x0a, 2, 0x18, 1, 0x0a, 2, 0x20, 5),
+		"varint over the end":   and(3<<3|length, 4, 0x0a, 2, 0x18, 0x80, 1),
+		"length over the end":   and(slices.Concat([]byte{3<<3 | length, 4, 0x0a, 2, 0x0a, 0xec}, ff8, []byte{1})...),
 	}
 	for n := range min(len(data), 300) {
 		odd[fmt.Sprint("first bytes: ", n)] = data[:n]
@@ -312,13 +316,6 @@ func TestBufferOfRequestGoesBackToItsPool(t *testing.T) {
 		data.Free()
 		if len(p.out) != 0 {
 			t.Errorf("four values of %d bytes: %d buffers are still out", size, len(p.out))
-		}
-
-		w = writer{pool: p}
-		w.txnRequest(m)
-		w.free()
-		if len(p.out) != 0 {
-			t.Errorf("four values of %d bytes: %d buffers are still out after free", size, len(p.out))
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -54,9 +56,9 @@ func (w *writer) txnRequest(m *pb.TxnRequest) {
 	}
 	w.requestOps(3<<3|length, m.Failure)
 	w.requestOps(2<<3|length, m.Success)
-	for i := len(m.Compare) - 1; i >= 0; i-- {
+	for _, c := range slices.Backward(m.Compare) {
 		before := w.len()
-		w.compare(m.Compare[i])
+		w.compare(c)
 		w.end(1<<3|length, before)
 	}
 }
@@ -95,9 +97,9 @@ func (w *writer) compare(m *pb.Compare) {
 }
 
 func (w *writer) requestOps(tag uint64, ops []*pb.RequestOp) {
-	for i := len(ops) - 1; i >= 0; i-- {
+	for _, op := range slices.Backward(ops) {
 		before := w.len()
-		w.requestOp(ops[i])
+		w.requestOp(op)
 		w.end(tag, before)
 	}
 }
@@ -164,8 +166,8 @@ func (w *writer) watchCreateRequest(m *pb.WatchCreateRequest) {
 	w.boolField(6<<3|number, m.PrevKv)
 	if len(m.Filters) > 0 {
 		before := w.len()
-		for i := len(m.Filters) - 1; i >= 0; i-- {
-			w.varint(uint64(m.Filters[i]))
+		for _, f := range slices.Backward(m.Filters) {
+			w.varint(uint64(f))
 		}
 		w.end(5<<3|length, before)
 	}

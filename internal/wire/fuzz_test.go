@@ -91,28 +91,24 @@ func fuzzEncode(f *testing.F, seeds ...proto.Message) {
 
 // damage sets some pointers in a message to nil, those in oneofs too.
 func damage(v reflect.Value, rnd *rand.Rand) {
-	if v.CanSet() && rnd.IntN(20) == 0 {
-		switch v.Kind() {
-		case reflect.Pointer:
-			v.SetZero()
-		case reflect.Interface:
-			if !v.IsNil() {
-				v.Set(reflect.Zero(v.Elem().Type()))
-			}
-		}
-	}
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	hit := v.CanSet() && rnd.IntN(20) == 0
+	kind := v.Kind()
+	switch {
+	case kind == reflect.Pointer && hit:
+		v.SetZero()
+	case kind == reflect.Interface && hit && !v.IsNil():
+		v.Set(reflect.Zero(v.Elem().Type()))
+	case kind == reflect.Pointer || kind == reflect.Interface:
 		if !v.IsNil() {
 			damage(v.Elem(), rnd)
 		}
-	case reflect.Struct:
+	case kind == reflect.Struct:
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
 				damage(v.Field(i), rnd)
 			}
 		}
-	case reflect.Slice:
+	case kind == reflect.Slice:
 		for i := range v.Len() {
 			damage(v.Index(i), rnd)
 		}

@@ -17,7 +17,9 @@ import (
 // The messages that the tests are about, as an etcd client sends and receives them.
 
 func header() *pb.ResponseHeader {
-	return &pb.ResponseHeader{ClusterId: 14841639068965178418, MemberId: 10276657743932975437, Revision: 1 << 30, RaftTerm: 7}
+	return &pb.ResponseHeader{
+		ClusterId: 14841639068965178418, MemberId: 10276657743932975437, Revision: 1 << 30, RaftTerm: 7,
+	}
 }
 
 func keyValue(i, valueLen int) *mvccpb.KeyValue {
@@ -93,10 +95,11 @@ func putRequest(valueLen int) *pb.PutRequest {
 }
 
 func requestOps() []*pb.RequestOp {
+	deleteRange := &pb.DeleteRangeRequest{Key: []byte("k"), PrevKv: true}
 	return []*pb.RequestOp{
 		{Request: &pb.RequestOp_RequestRange{RequestRange: rangeRequest()}},
 		{Request: &pb.RequestOp_RequestPut{RequestPut: putRequest(300)}},
-		{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("k"), PrevKv: true}}},
+		{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: deleteRange}},
 		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{}}},
 		{},
 	}

@@ -15,7 +15,8 @@ const (
 	slabLen = 64
 	// chunkLen is the length of the longest chunk of more than one element, in bytes.
 	chunkLen = 64 << 10
-	// aloneLen is the length, in bytes, from which an element is a run by itself.
+	// aloneLen is the length, in bytes, from which an element is a run by itself, so that who keeps a long value keeps
+	// nothing else, but for the other value of the same event.
 	aloneLen = 4 << 10
 )
 

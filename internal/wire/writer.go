@@ -10,8 +10,7 @@ import (
 const firstBuffer = 4 << 10
 
 // writer writes a message from its end to its beginning, fields in falling order: so the length of a nested message is
-// known when its turn comes, without a first pass over the sizes. Whoever has
-// written calls take or free.
+// known when its turn comes, without a first pass over the sizes.
 type writer struct {
 	pool mem.BufferPool
 	buf  *[]byte // from pool; nil until something is written
@@ -50,22 +49,15 @@ func (w *writer) grow(n int) {
 	w.buf = grown
 }
 
-// take returns what is written, and with it the buffer.
+// take returns what is written. It is the caller's to free, and then the buffer goes back to the pool.
 func (w *writer) take() mem.BufferSlice {
 	if w.buf == nil {
-		return mem.BufferSlice{mem.SliceBuffer(nil)}
+		return nil
 	}
 	// The pool wants its buffer back from its beginning on, so the message is a slice of the buffer that holds it.
 	whole := mem.NewBuffer(w.buf, w.pool)
 	defer whole.Free()
 	return mem.BufferSlice{whole.Slice(w.at, len(*w.buf))}
-}
-
-// free gives the buffer back.
-func (w *writer) free() {
-	if w.buf != nil {
-		w.pool.Put(w.buf)
-	}
 }
 
 func (w *writer) varint(v uint64) {
