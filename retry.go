@@ -211,17 +211,22 @@ const deadlineSkew = 100 * time.Millisecond
 
 // reconnect waits until an endpoint is connected, but no longer than all attempts with their waits would take.
 func (r *retrier) reconnect(ctx context.Context) bool {
-	if r.unreachableSince.IsZero() {
+	first := r.unreachableSince.IsZero()
+	if first {
 		r.unreachableSince = time.Now()
-	} else if r.backOff(ctx) != nil {
-		return false // not at once again: what has failed may be something else than the connection
 	}
 	patience := time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
 	if r.kind == retry.Read && r.set.Reached() {
 		patience *= reachedPatience
 	}
 	left := patience - time.Since(r.unreachableSince)
-	return left > 0 && r.set.WaitReady(ctx, left) == nil
+	if left <= 0 {
+		return false
+	}
+	if !first && r.backOff(ctx) != nil {
+		return false // not at once: an endpoint was connected, and the attempt has not left the client all the same
+	}
+	return r.set.WaitReady(ctx, left) == nil
 }
 
 // reauthenticate fetches a new token in place of the one that was refused. If the server refuses that too, its reason
