@@ -3,6 +3,7 @@ package etcdtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,18 +132,22 @@ func (c *Cluster) enableAuth(ctx context.Context) error {
 		return fmt.Errorf("etcdtest: enabling authentication: %w", err)
 	}
 	c.authEnabled.Store(true)
-	// A member answers this in the order of the log: after it has enabled authentication itself.
+	// A member takes the password once it has enabled authentication itself.
 	return each(c.Members(), func(_ int, m *Member) error {
-		if _, err := pb.NewAuthClient(m.conn).AuthStatus(ctx, &pb.AuthStatusRequest{}); err != nil {
+		err := m.poll(ctx, func(ctx context.Context) error {
+			_, err := m.askToken(ctx)
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("etcdtest: enabling authentication at member %s: %w", m.name, err)
 		}
 		return nil
 	})
 }
 
-// rootAuth makes the calls on one connection root's, once the cluster has authentication enabled.
+// rootAuth makes the calls on one connection to a member root's, once the cluster has authentication enabled.
 type rootAuth struct {
-	c *Cluster
+	m *Member
 
 	mu    sync.Mutex
 	token string // the one in use, "" before the first call
@@ -165,7 +170,7 @@ func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc 
 			return err
 		}
 	}
-	if token, err = a.authenticate(ctx, cc); err != nil {
+	if token, err = a.authenticate(ctx); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -178,23 +183,48 @@ func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc 
 func (a *rootAuth) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	open grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	token, err := a.authenticate(ctx, cc)
+	token, err := a.authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return open(withToken(ctx, token), desc, cc, method, opts...)
 }
 
-// authenticate gets a token, or "" while the cluster wants none.
-func (a *rootAuth) authenticate(ctx context.Context, cc *grpc.ClientConn) (string, error) {
-	if !a.c.authEnabled.Load() {
+// authenticate gets a token, or "" while the cluster wants none. It comes from the member itself, or else from any other,
+// for a learner has none to give; it is good for all.
+func (a *rootAuth) authenticate(ctx context.Context) (string, error) {
+	if !a.m.c.authEnabled.Load() {
 		return "", nil
 	}
-	req := &pb.AuthenticateRequest{Name: Root, Password: a.c.opts.auth.RootPassword}
-	resp, err := pb.NewAuthClient(cc).Authenticate(ctx, req)
-	if rpctypes.Error(err) == rpctypes.ErrAuthNotEnabled {
-		return "", nil // a test has disabled it
+	from := []*Member{a.m}
+	for _, m := range a.m.c.Members() {
+		if srv, frozen := m.server(); m != a.m && srv != nil && !frozen {
+			from = append(from, m)
+		}
 	}
+	if a.m.learner.Load() {
+		from = append(from[1:], a.m)
+	}
+	var errs []error
+	for _, m := range from {
+		token, err := m.askToken(ctx)
+		if err == nil {
+			return token, nil
+		}
+		if rpctypes.Error(err) == rpctypes.ErrAuthNotEnabled {
+			return "", nil // a test has disabled it
+		}
+		errs = append(errs, err)
+	}
+	return "", errors.Join(errs...)
+}
+
+// askToken gets a token for root from the member.
+func (m *Member) askToken(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req := &pb.AuthenticateRequest{Name: Root, Password: m.c.opts.auth.RootPassword}
+	resp, err := pb.NewAuthClient(m.conn).Authenticate(ctx, req)
 	if err != nil {
 		return "", err
 	}

@@ -45,7 +45,7 @@ func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		}),
 	}
 	if m.c.opts.auth != nil {
-		root := &rootAuth{c: m.c}
+		root := &rootAuth{m: m}
 		base = append(base, grpc.WithChainUnaryInterceptor(root.unary), grpc.WithChainStreamInterceptor(root.stream))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+m.name, append(base, opts...)...)

@@ -35,7 +35,7 @@
 // The child process is the running executable itself: importing this package is enough to make it etcd when it is started
 // as a child of a cluster. It becomes one while the package is initialised, so neither TestMain nor main, nor any test, runs
 // in it. Children end when their parent does, even by a crash, and even when frozen (on systems other than Linux, a frozen
-// one ends when it is thawed). [WithBinary] runs another etcd server, from 3.5 on.
+// one ends when it is thawed). [WithBinary] runs another etcd server, from 3.4 on.
 //
 // # Links
 //

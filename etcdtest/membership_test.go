@@ -70,12 +70,19 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 	}{
 		{"in process", []Option{WithProxies()}},
 		{"children", []Option{WithChildProcesses(), WithTLS()}},
+		{"authentication", []Option{WithAuth(Auth{})}},
+		{"authentication by JWT", []Option{WithAuth(Auth{JWT: true})}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := Run(t, append(tt.opts, WithTimings(multiHeartbeat, multiElection))...)
 			ctx := testContext(t)
-			if err := put(ctx, dialEndpoint(t, c.Endpoints()[0], c.ClientTLS()), "key", "value"); err != nil {
+			conn, err := c.Member(0).Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := put(ctx, conn, "key", "value"); err != nil {
 				t.Fatal(err)
 			}
 			learner, err := c.AddLearner(ctx)
@@ -85,11 +92,6 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 			if got := c.Member(1); got != learner {
 				t.Errorf("member 1 is %s, want the learner, %s", got.Name(), learner.Name())
 			}
-			conn, err := c.Member(0).Dial()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
 			list, err := pb.NewClusterClient(conn).MemberList(ctx, &pb.MemberListRequest{})
 			if err != nil {
 				t.Fatal(err)
@@ -110,8 +112,12 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			conn = dialEndpoint(t, added.Endpoint(), c.ClientTLS())
-			if got, err := get(ctx, conn, "key"); got != "value" || err != nil {
+			addedConn, err := added.Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer addedConn.Close()
+			if got, err := get(ctx, addedConn, "key"); got != "value" || err != nil {
 				t.Errorf("get from the new member = %q, %v", got, err)
 			}
 			// The new one knows who it is also after a restart.

@@ -48,7 +48,7 @@ func WithMembers(n int) Option { return func(o *options) { o.members = n } }
 // documentation.
 func WithChildProcesses() Option { return func(o *options) { o.children = true } }
 
-// WithBinary runs each member as a process of the etcd server at path. It implies [WithChildProcesses].
+// WithBinary runs each member as a process of the etcd server at path, 3.4 or later. It implies [WithChildProcesses].
 func WithBinary(path string) Option {
 	return func(o *options) { o.children, o.binary = true, path }
 }
@@ -58,7 +58,7 @@ func WithBinary(path string) Option {
 func WithProxies() Option { return func(o *options) { o.proxies = true } }
 
 // WithUnixSockets makes the members serve their clients on unix sockets instead of TCP. They still talk to each other
-// over TCP.
+// over TCP. An etcd server by path has to be 3.7 or later to advertise them.
 func WithUnixSockets() Option { return func(o *options) { o.unix = true } }
 
 // WithIPv6 makes the members listen on [::1] instead of 127.0.0.1.
@@ -90,7 +90,8 @@ func WithMaxRequestBytes(n uint) Option { return func(o *options) { o.maxRequest
 // WithMaxTxnOps limits the number of operations in a transaction. The default is etcd's, 128.
 func WithMaxTxnOps(n uint) Option { return func(o *options) { o.maxTxnOps = n } }
 
-// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1.
+// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1. An etcd server by path has to be
+// 3.6 or later.
 func WithMaxLearners(n int) Option { return func(o *options) { o.maxLearners = n } }
 
 // WithSnapshotCount sets after how many applied entries a member takes a raft snapshot and drops older log entries. A
