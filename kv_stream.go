@@ -25,6 +25,10 @@ type RangeStreamResponse struct {
 // Err returns the error that ended the stream, or nil.
 func (r *RangeStreamResponse) Err() error { return r.err }
 
+// NewRangeStreamError returns the chunk that ends a stream early with the error: for decorators and for stand-ins of a
+// KV, which make streams of their own.
+func NewRangeStreamError(err error) RangeStreamResponse { return RangeStreamResponse{err: err} }
+
 // GetStreamToGetResponse reads a stream to its end and returns what a Get would have. A stream that ended early gives
 // its error and nothing else.
 func GetStreamToGetResponse(stream GetStreamChan) (*GetResponse, error) {
