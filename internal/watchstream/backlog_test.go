@@ -171,6 +171,27 @@ func TestResponseBeyondTheLimit(t *testing.T) {
 	})
 }
 
+// What a paused watch missed comes in responses of up to a thousand revisions, unless it asks for fragments.
+func TestPausedWatchOfLargeEventsIsReopenedWithFragments(t *testing.T) {
+	for _, large := range []bool{false, true} {
+		bubble(t, Config[Response]{MaxPendingEvents: 1}, func(t *testing.T, b *bench) {
+			var s *fakeStream
+			id, ch := b.open(&s, Request{})
+			resp := events(id, 12)
+			if large {
+				resp.Events[0].Kv.Value = make([]byte, largeEvent)
+			}
+			s.reply(events(id, 11), resp)
+			s.cancel()
+			b.want(ch, 11)
+			if req := s.accept(20); req.Fragment != large {
+				t.Errorf("large events %v: reopened with %v", large, req)
+			}
+			b.want(ch, 12)
+		})
+	}
+}
+
 func TestQueuedProgressKeepsItsPlaceAndOnlyTheLatest(t *testing.T) {
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
 		var s *fakeStream

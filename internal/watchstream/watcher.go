@@ -30,6 +30,7 @@ type watcher[R any] struct {
 	id        int64         // on the stream, if open
 	next      int64         // the revision to go on at; 0 before the first creation of a watch "from now"
 	held      []*mvccpb.Event
+	fragment  bool        // ask for fragments though the caller does not
 	backlog   *backlog[R] // nil while the consumer keeps up
 
 	before, after *watcher[R] // in group.waiting
@@ -44,7 +45,7 @@ func (w *watcher[R]) createRequest(id int64) *pb.WatchCreateRequest {
 		Filters:        w.req.Filters,
 		PrevKv:         w.req.PrevKV,
 		WatchId:        id,
-		Fragment:       w.req.Fragment,
+		Fragment:       w.req.Fragment || w.fragment,
 	}
 }
 
@@ -139,11 +140,22 @@ func (w *watcher[R]) progress(header *pb.ResponseHeader) {
 	w.deliver(Response{Header: header})
 }
 
+// largeEvent is the mean size of events from which a watcher that was paused is created with fragments.
+const largeEvent = 4 << 10
+
 // pause cancels the watcher on the server until its consumer has read half of its backlog: see backlog.pump.
+//
+// When it is created again the server will send what it missed in responses of up to a thousand revisions (watcher_group.go,
+// watchBatchMaxRevs), a GiB if each of them is a MiB. So it then asks for fragments, which are of the server's request
+// size limit and can be paused at any of them. Not for small events, of which a response has less and a fragment more:
+// the server computes the size of a fragment anew with each event that it adds (v3rpc/watch.go, sendFragments).
 func (w *watcher[R]) pause() {
 	w.g.stream.forget(w)
 	w.state = paused
 	w.held = nil
+	if w.backlog.bytes >= largeEvent*w.backlog.events {
+		w.fragment = true
+	}
 }
 
 // leave takes the watcher off its group and the server.
