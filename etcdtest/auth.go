@@ -32,11 +32,11 @@ type Auth struct {
 	// Users and Roles are made besides root, before authentication is enabled.
 	Users []User
 	Roles []Role
-	// TokenTTL is how long a token is good for. The default is etcd's, 5 minutes. It is in whole seconds, at least one. A
-	// simple token lives on with each use; a JWT does not.
+	// TokenTTL is how long a token is good for. The default is etcd's, 5 minutes. It is in whole seconds, at least
+	// one. A simple token lives on with each use; a JWT does not.
 	TokenTTL time.Duration
-	// JWT makes the tokens JSON web tokens, signed with a key made on the spot, instead of etcd's simple ones, which each
-	// member keeps in memory and forgets when it restarts.
+	// JWT makes the tokens JSON web tokens, signed with a key made on the spot, instead of etcd's simple ones, which
+	// each member keeps in memory and forgets when it restarts.
 	JWT bool
 }
 
@@ -153,8 +153,8 @@ type rootAuth struct {
 	token string // the one in use, "" before the first call
 }
 
-// unary sends a call with the token at hand, and once more with a new one if the server does not take it: the token may be
-// too old, or the server restarted.
+// unary sends a call with the token at hand, and once more with a new one if the server does not take it: the token
+// may be too old, or the server restarted.
 func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 	invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) (err error) {
@@ -190,8 +190,8 @@ func (a *rootAuth) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.C
 	return open(withToken(ctx, token), desc, cc, method, opts...)
 }
 
-// authenticate gets a token, or "" while the cluster wants none. It comes from the member itself, or else from any other,
-// for a learner has none to give; it is good for all.
+// authenticate gets a token, or "" while the cluster wants none. It comes from the member itself, or else from any
+// other, for a learner has none to give; it is good for all.
 func (a *rootAuth) authenticate(ctx context.Context) (string, error) {
 	if !a.m.c.authEnabled.Load() {
 		return "", nil

@@ -25,9 +25,9 @@ type CA struct {
 	serial atomic.Int64
 }
 
-// NewCA makes an authority that keeps its certificate, and those it issues, as PEM files in dir, which must exist. Two
-// authorities may not share a directory. An authority besides that of a cluster is of use to make certificates which
-// the cluster does not trust.
+// NewCA makes an authority that keeps its certificate, and those it issues, as PEM files in dir, which must exist.
+// Two authorities may not share a directory. An authority besides that of a cluster is of use to make certificates
+// which the cluster does not trust.
 func NewCA(dir string) (*CA, error) {
 	ca := &CA{dir: dir}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -48,7 +48,6 @@ func init() {
 // child is a server in a process of its own.
 type child struct {
 	cmd   *exec.Cmd
-	stdin io.Closer // what the child watches its parent by
 	ended chan struct{}
 	why   error // how it ended, once ended is closed
 }
@@ -71,16 +70,13 @@ func startChild(l *launch, log *memberLog) (server, error) {
 	c.cmd.SysProcAttr = childAttributes()
 	// A script in the server's place may leave processes behind that hold the output open.
 	c.cmd.WaitDelay = time.Second
-	stdin, err := c.cmd.StdinPipe()
-	if err != nil {
+	// By this the child sees its parent's end. Nothing is ever written to it, and the command closes it.
+	if _, err := c.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
-	c.stdin = stdin
-
 	started := make(chan error)
 	go c.run(started)
 	if err := <-started; err != nil {
-		_ = stdin.Close()
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
 	return c, nil

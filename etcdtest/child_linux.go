@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childAttributes makes a child die with its parent, even one that is frozen or does not watch its standard input, and
-// keeps the terminal's signals from it: the parent decides when it ends.
+// childAttributes makes a child die with its parent, even one that is frozen or does not watch its standard input,
+// and keeps the terminal's signals from it: the parent decides when it ends.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
-// awaitFrozen waits until a child that has been sent the signal has come to a halt: a thread that is running just then
-// runs on for a moment, long enough to answer a request. It is over, too, once the child has ended.
+// awaitFrozen waits until a child that has been sent the signal has come to a halt: a thread that is running just
+// then runs on for a moment, long enough to answer a request. It is over, too, once the child has ended.
 func (c *child) awaitFrozen() error {
 	for {
 		var info unix.Siginfo

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -193,7 +194,8 @@ func TestOnlyChildrenAreKilled(t *testing.T) {
 	}
 }
 
-// A leader wants to hand over before it stops, and waits for seconds when nobody takes over; the caller may not want to.
+// A leader wants to hand over before it stops, and waits for seconds when nobody takes over; the caller may not want
+// to.
 func TestStopEndsWithContext(t *testing.T) {
 	t.Parallel()
 	// The election timeout is longer than the test: a leader that nobody hears steps down.
@@ -239,6 +241,56 @@ func TestStopInProcessWithoutPatience(t *testing.T) {
 	}
 }
 
+// Whatever is going on when the cluster is closed, it ends, and nothing is left.
+func TestCloseDuringChanges(t *testing.T) {
+	checkNothingLeft(t)
+	for _, opts := range [][]Option{
+		{WithProxies()},
+		{WithChildProcesses()},
+	} {
+		for round := range 5 {
+			c, err := Start(t.Context(), append(opts, WithTimings(multiHeartbeat, multiElection))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			m := c.Member(0)
+			began := make(chan struct{}, 8)
+			var wg sync.WaitGroup
+			for _, do := range []func(){
+				func() { _ = m.Restart(ctx) },
+				func() { _ = m.Stop(ctx) },
+				func() { _, _ = c.AddMember(ctx) },
+				func() { _, _ = c.Leader(ctx) },
+				func() { _ = c.WaitReady(ctx) },
+				func() { _ = m.Freeze() },
+				func() { _ = m.Thaw() },
+				func() { _ = m.Kill() },
+			} {
+				wg.Go(func() {
+					began <- struct{}{}
+					do()
+				})
+			}
+			for range cap(began) {
+				<-began
+			}
+			time.Sleep(time.Duration(round) * 5 * time.Millisecond) // so that it hits them at different points
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+			if ctx.Err() != nil {
+				t.Error("something went on until its time was up")
+			}
+			cancel()
+			if m.Running() {
+				t.Error("a member runs on")
+			}
+		}
+	}
+}
+
 func TestBinaryByPath(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()
@@ -274,6 +326,30 @@ func TestEnvironmentDoesNotReachChild(t *testing.T) {
 	t.Setenv("ETCD_NAME", "other")
 	if name := Run(t, WithChildProcesses()).Member(0).Name(); name != "m0" {
 		t.Errorf("the member is called %q", name)
+	}
+}
+
+// fatalEnv makes the test binary log a fatal error of a member in process.
+const fatalEnv = "ETCDTEST_FATAL"
+
+// The logs are quiet, but not about what ends the whole test.
+func TestFatalErrorIsTold(t *testing.T) {
+	if os.Getenv(fatalEnv) != "" {
+		logger := (&memberLog{name: "m7", out: &logOutput{}}).logger()
+		logger.Info("first words")
+		logger.Fatal("last words")
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestFatalErrorIsTold$")
+	cmd.Env = append(os.Environ(), fatalEnv+"=yes")
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+		t.Errorf("the process ended with %v", err)
+	}
+	for _, want := range []string{"m7 gave up", "first words", "last words"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("output %q, want %q in it", out, want)
+		}
 	}
 }
 

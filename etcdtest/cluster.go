@@ -41,8 +41,8 @@ type Cluster struct {
 	closeErr error
 }
 
-// Run starts a cluster for a test, waits until it is ready, and closes it when the test and its subtests are over. It ends
-// the test when the cluster does not start.
+// Run starts a cluster for a test, waits until it is ready, and closes it when the test and its subtests are over. It
+// ends the test when the cluster does not start.
 func Run(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c, err := Start(t.Context(), opts...)
@@ -58,8 +58,8 @@ func Run(t testing.TB, opts ...Option) *Cluster {
 }
 
 // Start starts a cluster and waits until it is ready: each member answers its clients and knows a leader. The context
-// bounds the start only, and no start takes longer than a minute; the cluster runs until it is closed. When Start fails,
-// nothing is left behind, and the error has the last log lines of a member that did not start.
+// bounds the start only, and no start takes longer than a minute; the cluster runs until it is closed. When Start
+// fails, nothing is left behind, and the error has the last log lines of a member that did not start.
 func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
 	o, err := newOptions(opts)
 	if err != nil {
@@ -96,8 +96,8 @@ func (c *Cluster) start(ctx context.Context) error {
 	for _, m := range members {
 		m.launch.initialCluster = strings.Join(initial, ",")
 	}
-	// One after the other: members that start at the same time each wait a second for each other's answer to the question
-	// whether there is a cluster already, which none gives before it has asked the others.
+	// One after the other: members that start at the same time each wait a second for each other's answer to the
+	// question whether there is a cluster already, which none gives before it has asked the others.
 	for _, m := range members {
 		if err := m.start(); err != nil {
 			return err
@@ -213,9 +213,9 @@ func (m *Member) addressPeers() error {
 	}
 	m.launch.listenPeer = "http://" + addr
 	if !m.c.opts.children {
-		// Between members in process is a proxy only to break their connections off at the end. Left to themselves, some
-		// stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the past, and etcd's
-		// connections put theirs in its place.
+		// Between members in process is a proxy only to break their connections off at the end. Left to themselves,
+		// some stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the past, and
+		// etcd's connections put theirs in its place.
 		if m.launch.peers, err = NewProxy("tcp", addr); err != nil {
 			return err
 		}
@@ -278,8 +278,8 @@ func (c *Cluster) Endpoints() []string {
 	return eps
 }
 
-// CA returns the authority that the members' and clients' certificates come from, or nil without TLS. More certificates can
-// be had of it.
+// CA returns the authority that the members' and clients' certificates come from, or nil without TLS. More
+// certificates can be had of it.
 func (c *Cluster) CA() *CA { return c.ca }
 
 // ClientCert returns a certificate which the members accept from clients, or nil without mutual TLS.
@@ -298,7 +298,8 @@ func (c *Cluster) ClientTLS() *tls.Config {
 	return cfg
 }
 
-// WaitReady waits until each member that is running and not frozen answers its clients and knows a leader.
+// WaitReady waits until each member answers its clients and knows a leader. Those that are down or frozen are not
+// waited for.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	return each(c.Members(), func(_ int, m *Member) error {
 		srv, frozen := m.server()
@@ -309,8 +310,8 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 	})
 }
 
-// Close ends all members at once, closes the proxies and removes the cluster's files, unless they are in a directory given
-// by [WithDataDir]. It may be called more than once; each call waits for the end and returns the same error.
+// Close ends all members at once, closes the proxies and removes the cluster's files, unless they are in a directory
+// given by [WithDataDir]. It may be called more than once; each call waits for the end and returns the same error.
 func (c *Cluster) Close() error {
 	c.once.Do(func() {
 		c.mu.Lock()

@@ -196,7 +196,8 @@ func TestOptionsReachServer(t *testing.T) {
 			ctx := testContext(t)
 			kv := pb.NewKVClient(conn)
 
-			if err := put(ctx, conn, "large", strings.Repeat("x", 3*size)); rpctypes.Error(err) != rpctypes.ErrRequestTooLarge {
+			err := put(ctx, conn, "large", strings.Repeat("x", 3*size))
+			if rpctypes.Error(err) != rpctypes.ErrRequestTooLarge {
 				t.Errorf("too large a request: %v", err)
 			}
 			txn := &pb.TxnRequest{}
@@ -208,15 +209,15 @@ func TestOptionsReachServer(t *testing.T) {
 			if _, err := kv.Txn(ctx, txn); rpctypes.Error(err) != rpctypes.ErrTooManyOps {
 				t.Errorf("too many operations: %v", err)
 			}
-			for _, l := range []struct{ url string }{{"http://127.0.0.1:1"}, {"http://127.0.0.1:2"}} {
+			for _, peer := range []string{"http://127.0.0.1:1", "http://127.0.0.1:2"} {
 				_, err := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{
-					PeerURLs: []string{l.url}, IsLearner: true,
+					PeerURLs: []string{peer}, IsLearner: true,
 				})
 				if err != nil {
-					t.Errorf("learner %s: %v", l.url, err)
+					t.Errorf("learner %s: %v", peer, err)
 				}
 			}
-			var err error
+			err = nil
 			for i := 0; i < 20 && err == nil; i++ {
 				err = put(ctx, conn, "k", strings.Repeat("x", size))
 			}
@@ -245,15 +246,25 @@ func TestEmbedConfigIsTweaked(t *testing.T) {
 func TestDataDirIsKept(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new")
-	c, err := Start(t.Context(), WithDataDir(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "m0", "member")); err != nil {
-		t.Error(err)
+	for i, want := range []string{"", "value"} {
+		c, err := Start(t.Context(), WithDataDir(dir), WithTLS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := testContext(t)
+		conn := dialEndpoint(t, c.Endpoints()[0], c.ClientTLS())
+		if got, err := get(ctx, conn, "key"); got != want || err != nil {
+			t.Errorf("start %d: get = %q, %v, want %q", i, got, err, want)
+		}
+		if err := put(ctx, conn, "key", "value"); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "m0", "member")); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -21,9 +21,10 @@ const pollInterval = 10 * time.Millisecond
 // askTimeout bounds one question to one member, which may be frozen.
 const askTimeout = time.Second
 
-// Dial opens a connection to the member itself, past its proxy, so that it works and is not counted whatever is done to
-// the proxy. It trusts any certificate of the member, shows the cluster's client certificate if there is one, and with
-// authentication its calls are those of [Root]. It does not wait for the connection to be there. The caller closes it.
+// Dial opens a connection to the member itself, past its proxy, so that it works and is not counted whatever is done
+// to the proxy. It trusts any certificate of the member, shows the cluster's client certificate if there is one, and
+// with authentication its calls are those of [Root]. It does not wait for the connection to be there. The caller
+// closes it.
 func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if m.c.ca != nil {

@@ -1,6 +1,7 @@
-// Package etcdtest starts real etcd clusters for tests, and does to them what happens to clusters: members are killed,
-// frozen, restarted, added and removed, and their links to clients cut, frozen and slowed. It is for the users of any etcd
-// client, and needs nothing but Go: the server is etcd's own, compiled into the program that imports this package.
+// Package etcdtest starts real etcd clusters for tests, and does to them what happens to clusters: members are
+// killed, frozen, restarted, added and removed, and their links to clients cut, frozen and slowed. It is for the
+// users of any etcd client, and needs nothing but Go: the server is etcd's own, compiled into the program that
+// imports this package.
 //
 // # Start
 //
@@ -16,26 +17,28 @@
 // milliseconds, three after some 300, so each test can have a cluster of its own; tests may run in parallel, also in
 // several processes, since no two clusters are given the same port.
 //
-// Without options a cluster is one member that serves plain HTTP/2 on a port of 127.0.0.1. [WithTLS], [WithMutualTLS],
-// [WithAuth] and [WithUnixSockets] change how clients reach it; [WithQuota], [WithMaxTxnOps] and the like set the server's
-// limits; [WithEmbedConfig] and [WithFlags] reach every other setting of etcd.
+// Without options a cluster is one member that serves plain HTTP/2 on a port of 127.0.0.1. [WithTLS],
+// [WithMutualTLS], [WithAuth] and [WithUnixSockets] change how clients reach it; [WithQuota], [WithMaxTxnOps] and the
+// like set the server's limits; [WithEmbedConfig] and [WithFlags] reach every other setting of etcd.
 //
 // # Members
 //
-// Members run inside the calling process by default. They start fastest, and their code shows in the test's profile and
-// race reports. What cannot be done to a part of a process takes [WithChildProcesses], where each member is a process of
-// its own:
+// Members run inside the calling process by default. They start fastest, and their code shows in the test's profile
+// and race reports. What cannot be done to a part of a process takes [WithChildProcesses], where each member is a
+// process of its own:
 //
-//	[Member.Kill]    ends the process at once, as a crash does
-//	[Member.Freeze]  halts it, as a long pause of its machine does: connections stay, nothing answers
-//	[Member.Thaw]    lets it run on
+//   - [Member.Kill] ends the process at once, as a crash does;
+//   - [Member.Freeze] halts it, as a long pause of its machine does: connections stay, and nothing answers;
+//   - [Member.Thaw] lets it run on.
 //
-// [Member.Stop] and [Member.Restart] are for both. A member keeps its data, its name and its addresses when it restarts.
+// [Member.Stop] and [Member.Restart] are for both. A member keeps its data, its name and its addresses when it
+// restarts.
 //
-// The child process is the running executable itself: importing this package is enough to make it etcd when it is started
-// as a child of a cluster. It becomes one while the package is initialised, so neither TestMain nor main, nor any test, runs
-// in it. Children end when their parent does, even by a crash, and even when frozen (on systems other than Linux, a frozen
-// one ends when it is thawed). [WithBinary] runs another etcd server, from 3.4 on.
+// The child process is the running executable itself: importing this package is enough to make it etcd when it is
+// started as a child of a cluster. It becomes one while the package is initialised, so neither TestMain nor main, nor
+// any test, runs in it. Children end when their parent does, even if that crashes, and even the frozen ones; on
+// systems other than Linux, those only once they are thawed, and those of [WithBinary] not at all. [WithBinary] runs
+// another etcd server, from 3.4 on.
 //
 // # Links
 //
@@ -48,20 +51,20 @@
 //	proxy.Heal()
 //	proxy.Stats()                            // connections and bytes so far
 //
-// The kit's own questions to the members go past the proxies, and so does [Member.Dial]: they work whatever is done to
-// the links, and are not in the counts. [NewProxy] stands before any other server as well.
+// The kit's own questions to the members go past the proxies, and so does [Member.Dial]: they work whatever is done
+// to the links, and are not in the counts. [NewProxy] stands before any other server as well.
 //
 // # Certificates
 //
-// A cluster with TLS has an authority of its own, [Cluster.CA], which makes the members' certificates and those for clients:
-// as files and as a [tls.Config]. For what should fail, there are certificates that have expired, are for another host
-// ([WithServerCert], [CA.Issue]) or come from an authority that the cluster does not trust ([NewCA]).
+// A cluster with TLS has an authority of its own, [Cluster.CA], which makes the members' certificates and those for
+// clients: as files and as a [tls.Config]. For what should fail, there are certificates that have expired, are for
+// another host ([WithServerCert], [CA.Issue]) or come from an authority that the cluster does not trust ([NewCA]).
 //
 // # What is left behind
 //
-// Nothing. When Close returns, or a Start fails, all processes, goroutines, sockets and temporary files of the cluster are
-// gone, so a test may end with a check for leaked goroutines. No global state is touched: not the loggers of gRPC or zap,
-// and no number of clusters in a process disturbs the metrics registry.
+// Nothing. When Close returns, or a Start fails, all processes, goroutines, sockets and temporary files of the
+// cluster are gone, so a test may end with a check for leaked goroutines. No global state is touched: not the loggers
+// of gRPC or zap, and no number of clusters in a process disturbs the metrics registry.
 //
 // # Not like production
 //

@@ -15,8 +15,8 @@ const (
 	maxInFlight = 4 << 20
 )
 
-// flow is one direction of a connection through a proxy. One goroutine runs it: what it reads it writes at once, or, on a
-// slow link, puts in a queue and goes on reading until the first of the queue is due.
+// flow is one direction of a connection through a proxy. One goroutine runs it: what it reads it writes at once, or,
+// on a slow link, puts in a queue and goes on reading until the first of the queue is due.
 type flow struct {
 	c        *proxied
 	dst, src net.Conn
@@ -100,8 +100,8 @@ func (f *flow) read(buf []byte) (packet, error) {
 	return packet{due: f.due(n), data: buf[:n], end: f.ended}, nil
 }
 
-// due says when n bytes that came in now arrive on the other side: after the link's latency, not before those ahead of
-// them, and at the link's rate.
+// due says when n bytes that came in now arrive on the other side: after the link's latency, not before those ahead
+// of them, and at the link's rate.
 func (f *flow) due(n int) time.Time {
 	l, _ := f.c.p.state()
 	due := time.Now().Add(l.latency)

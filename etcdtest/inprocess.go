@@ -17,6 +17,7 @@ type inProcess struct {
 	peers *Proxy // what other members reach it through
 	once  sync.Once
 	ended chan struct{}
+	wg    sync.WaitGroup // the goroutines that may be closing it
 
 	mu    sync.Mutex
 	grpcs []*grpc.Server // the server's gRPC side, one for each listener
@@ -40,12 +41,12 @@ func startInProcess(l *launch, log *memberLog) (server, error) {
 	if s.etcd, err = embed.StartEtcd(cfg); err != nil {
 		return nil, fmt.Errorf("starting etcd in process: %w", err)
 	}
-	go s.watch()
+	s.wg.Go(s.watch)
 	return s, nil
 }
 
-// watch cleans up after a server that has stopped, also one that did so by itself, as it does when its member has been
-// removed from the cluster.
+// watch cleans up after a server that has stopped, also one that did so by itself, as it does when its member has
+// been removed from the cluster.
 func (s *inProcess) watch() {
 	<-s.etcd.Server.StopNotify()
 	// The HTTP server for peers is next to be shut down, and would wait a second for these.
@@ -68,9 +69,10 @@ func (s *inProcess) stop(ctx context.Context) error {
 		s.kill()
 		return nil
 	}
-	go s.close()
+	s.wg.Go(s.close)
 	select {
 	case <-s.ended:
+		s.wg.Wait()
 		return nil
 	case <-ctx.Done():
 		s.kill()
@@ -88,6 +90,7 @@ func (s *inProcess) kill() {
 	}
 	s.etcd.Server.HardStop() // Stop would first try to hand over the leadership
 	s.close()
+	s.wg.Wait()
 }
 
 func (s *inProcess) done() <-chan struct{} { return s.ended }

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// logTailLines is how many of a member's last log lines are kept, and excerptLines how many of them go into an error.
+	// logTailLines is how many of a member's last log lines are kept, and excerptLines how many of them go into an
+	// error.
 	logTailLines = 100
 	excerptLines = 10
 	// maxLogLine is where longer lines are cut.
@@ -42,8 +43,8 @@ func (o *logOutput) close() {
 	o.w = nil
 }
 
-// memberLog takes the log of one member, cuts it into lines, and keeps the last of them. It is an io.Writer for a child
-// process's output and a zapcore.WriteSyncer for a member in process.
+// memberLog takes the log of one member, cuts it into lines, and keeps the last of them. It is an io.Writer for a
+// child process's output and a zapcore.WriteSyncer for a member in process.
 type memberLog struct {
 	name string
 	out  *logOutput
@@ -104,8 +105,8 @@ func (l *memberLog) lines() []string {
 	return lines
 }
 
-// excerpt is for error messages: the first line since the start, where etcd puts its complaint about a flag, ahead of pages
-// of help; and the last few lines, where it says what it died of.
+// excerpt is for error messages: the first line since the start, where etcd puts its complaint about a flag, ahead of
+// pages of help; and the last few lines, where it says what it died of.
 func (l *memberLog) excerpt() []string {
 	lines := l.lines()
 	l.mu.Lock()

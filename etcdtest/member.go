@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// A Member is one etcd server of a [Cluster]. Its methods are safe for concurrent use; those which start and stop it wait
-// for each other.
+// A Member is one etcd server of a [Cluster]. Its methods are safe for concurrent use. Stop, Restart, Freeze and Thaw
+// wait for each other; Kill waits for none of them.
 type Member struct {
 	c      *Cluster
 	name   string
@@ -44,8 +44,8 @@ func (m *Member) ID() uint64 { return m.id.Load() }
 func (m *Member) setID(id uint64) { m.id.Store(id) }
 
 // Endpoint is the URL at which a client reaches the member, such as http://127.0.0.1:34567, https://127.0.0.1:34567,
-// unix:///tmp/dir/m0.sock or unixs:///tmp/dir/m0.sock. With [WithProxies] it is that of the member's proxy. It stays the
-// same for the member's life.
+// unix:///tmp/dir/m0.sock or unixs:///tmp/dir/m0.sock. With [WithProxies] it is that of the member's proxy. It stays
+// the same for the member's life.
 func (m *Member) Endpoint() string { return m.launch.advertiseClient }
 
 // Proxy is what clients reach the member through, or nil without [WithProxies].
@@ -75,9 +75,9 @@ func (m *Member) server() (_ server, frozen bool) {
 	}
 }
 
-// Stop asks the member's server to shut down, as an operator would, and waits until it has. A leader first hands over its
-// leadership, which takes seconds if no other member answers. When ctx ends first, the server is ended at once and the
-// context's error returned. A member that is down already is left so.
+// Stop asks the member's server to shut down, as an operator would, and waits until it has. A leader first hands over
+// its leadership, which takes seconds if no other member answers. When ctx ends first, the server is ended at once
+// and the context's error returned. A member that is down already is left so.
 func (m *Member) Stop(ctx context.Context) error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
@@ -101,9 +101,9 @@ func (m *Member) stop(ctx context.Context) error {
 	return nil
 }
 
-// Restart starts the member's server again, with the same data, ports and settings, after shutting it down as [Member.Stop]
-// does if it is running. It does not wait until the server is ready, for it may take other members for that: see
-// [Member.WaitReady].
+// Restart starts the member's server again, with the same data, ports and settings, after shutting it down as
+// [Member.Stop] does if it is running. It does not wait until the server is ready, for it may take other members for
+// that: see [Member.WaitReady].
 func (m *Member) Restart(ctx context.Context) error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
@@ -145,8 +145,8 @@ func (m *Member) start() error {
 
 var errClosed = errors.New("the cluster is closed")
 
-// Kill ends the member's process at once, as a crash would. It is for child processes only. A member that is down already
-// is left so.
+// Kill ends the member's process at once, as a crash would. It is for child processes only. A member that is down
+// already is left so.
 func (m *Member) Kill() error {
 	c, err := m.child("kill")
 	if c != nil {
@@ -155,8 +155,8 @@ func (m *Member) Kill() error {
 	return err
 }
 
-// Freeze halts the member's process, as a long pause of its machine would: its connections stay, and nothing comes from
-// it. It is for child processes only. A frozen member can still be thawed, stopped, killed and restarted.
+// Freeze halts the member's process, as a long pause of its machine would: its connections stay, and nothing comes
+// from it. It is for child processes only. A frozen member can still be thawed, stopped, killed and restarted.
 func (m *Member) Freeze() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
@@ -205,8 +205,8 @@ func (m *Member) child(verb string) (*child, error) {
 	return c, nil
 }
 
-// WaitReady waits until the member answers its clients and knows a leader. It fails as soon as the member's server has
-// ended.
+// WaitReady waits until the member answers its clients and knows a leader. It fails as soon as the member's server
+// has ended.
 func (m *Member) WaitReady(ctx context.Context) error {
 	if err := m.poll(ctx, m.askReady); err != nil {
 		return m.explain(fmt.Errorf("etcdtest: waiting for member %s: %w", m.name, err))

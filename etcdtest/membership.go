@@ -11,8 +11,9 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// Leader waits until the cluster has a leader that a majority of its members follow, and returns its index. Members that
-// are down or frozen are not asked, so after the leader has been killed or frozen it is the next one that is returned.
+// Leader waits until the cluster has a leader that a majority of its members follow, and returns its index. Members
+// that are down or frozen are not asked, so after the leader has been killed or frozen it is the next one that is
+// returned.
 func (c *Cluster) Leader(ctx context.Context) (int, error) {
 	index := -1
 	err := c.poll(ctx, nil, func(ctx context.Context) (err error) {
@@ -81,12 +82,12 @@ func (c *Cluster) MoveLeader(ctx context.Context, i int) error {
 	return nil
 }
 
-// AddMember adds a voting member, starts it and waits until it is ready. It comes last in [Cluster.Members]. A cluster of
-// several members takes none in its first five seconds, as etcd is by default strict about changes to a young cluster;
-// AddMember waits that long.
+// AddMember adds a voting member, starts it and waits until it is ready. It comes last in [Cluster.Members]. A
+// cluster of several members takes none in its first five seconds, as etcd is by default strict about changes to a
+// young cluster; AddMember waits that long.
 func (c *Cluster) AddMember(ctx context.Context) (*Member, error) {
-	// By way of a learner: one that has a vote at once makes the cluster lose its quorum until it has started, if there
-	// was a single member before.
+	// By way of a learner: one that has a vote at once makes the cluster lose its quorum until it has started, if
+	// there was a single member before.
 	m, err := c.AddLearner(ctx)
 	if err != nil {
 		return nil, err
@@ -160,8 +161,8 @@ func initialCluster(members []*pb.Member, newest *Member) string {
 	return strings.Join(list, ",")
 }
 
-// RemoveMember removes the i-th member from the cluster and ends its server. The indexes of those behind it move down by
-// one. The cluster has to have a quorum without it.
+// RemoveMember removes the i-th member from the cluster and ends its server. The indexes of those behind it move down
+// by one. The cluster has to have a quorum without it.
 func (c *Cluster) RemoveMember(ctx context.Context, i int) error {
 	m := c.Member(i)
 	err := c.change(ctx, func(ctx context.Context, cluster pb.ClusterClient) error {
@@ -177,8 +178,8 @@ func (c *Cluster) RemoveMember(ctx context.Context, i int) error {
 	return m.close()
 }
 
-// change asks the leader for a change of membership, again for as long as it finds the cluster too young for one, or a
-// learner too far behind.
+// change asks the leader for a change of membership, again for as long as it finds the cluster too young for one, or
+// a learner too far behind.
 func (c *Cluster) change(ctx context.Context, ask func(context.Context, pb.ClusterClient) error) error {
 	var final error
 	err := c.poll(ctx, nil, func(ctx context.Context) error {

@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// An Option changes how a cluster is set up. Options are applied in order, the last one wins. A combination that cannot
-// work is reported by [Start], all mistakes at once.
+// An Option changes how a cluster is set up. Options are applied in order, the last one wins. A combination that
+// cannot work is reported by [Start], all mistakes at once.
 type Option func(*options)
 
 type options struct {
@@ -43,8 +43,8 @@ type options struct {
 // WithMembers sets the number of members. The default is 1.
 func WithMembers(n int) Option { return func(o *options) { o.members = n } }
 
-// WithChildProcesses runs each member as a process of its own instead of inside the calling one. Only such members can be
-// killed, frozen and thawed. The process is the running executable, started again as etcd; see the package
+// WithChildProcesses runs each member as a process of its own instead of inside the calling one. Only such members
+// can be killed, frozen and thawed. The process is the running executable, started again as etcd; see the package
 // documentation.
 func WithChildProcesses() Option { return func(o *options) { o.children = true } }
 
@@ -53,8 +53,9 @@ func WithBinary(path string) Option {
 	return func(o *options) { o.children, o.binary = true, path }
 }
 
-// WithProxies puts a [Proxy] in front of each member. The endpoints of the cluster are then those of the proxies, and the
-// members advertise them as their client URLs, so that a client which asks the cluster for its members stays on them.
+// WithProxies puts a [Proxy] in front of each member. The endpoints of the cluster are then those of the proxies, and
+// the members advertise them as their client URLs, so that a client which asks the cluster for its members stays on
+// them.
 func WithProxies() Option { return func(o *options) { o.proxies = true } }
 
 // WithUnixSockets makes the members serve their clients on unix sockets instead of TCP. They still talk to each other
@@ -74,14 +75,14 @@ func WithMutualTLS() Option {
 	return func(o *options) { o.tls, o.clientTLS = true, true }
 }
 
-// WithServerCert changes the certificate that the members show to clients: one which has expired, say, or is for another
-// host. It implies [WithTLS].
+// WithServerCert changes the certificate that the members show to clients: one which has expired, say, or is for
+// another host. It implies [WithTLS].
 func WithServerCert(spec CertSpec) Option {
 	return func(o *options) { o.tls, o.serverCrt = true, spec }
 }
 
-// WithQuota limits the size of each member's database, in bytes; beyond it, writes are refused and an alarm is raised.
-// The default is etcd's, 2 GiB. The smallest database takes some 20 KiB.
+// WithQuota limits the size of each member's database, in bytes; beyond it, writes are refused and an alarm is
+// raised. The default is etcd's, 2 GiB. The smallest database takes some 20 KiB.
 func WithQuota(bytes int64) Option { return func(o *options) { o.quota = bytes } }
 
 // WithMaxRequestBytes limits the size of a request. The default is etcd's, 1.5 MiB.
@@ -90,8 +91,8 @@ func WithMaxRequestBytes(n uint) Option { return func(o *options) { o.maxRequest
 // WithMaxTxnOps limits the number of operations in a transaction. The default is etcd's, 128.
 func WithMaxTxnOps(n uint) Option { return func(o *options) { o.maxTxnOps = n } }
 
-// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1. An etcd server by path has to be
-// 3.6 or later.
+// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1. An etcd server by path has
+// to be 3.6 or later.
 func WithMaxLearners(n int) Option { return func(o *options) { o.maxLearners = n } }
 
 // WithSnapshotCount sets after how many applied entries a member takes a raft snapshot and drops older log entries. A
@@ -106,20 +107,21 @@ const (
 	multiElection   = 500 * time.Millisecond
 )
 
-// WithTimings sets the interval at which a leader sends heartbeats and the time without one after which the others elect
-// another. Both are in whole milliseconds, and etcd demands that election is at least five times heartbeat. The default
-// is 50 ms and 500 ms, faster than etcd's own 100 ms and 1 s; and 10 ms and 100 ms for a cluster that starts with a
-// single member, which is too fast for one that is to grow.
+// WithTimings sets the interval at which a leader sends heartbeats and the time without one after which the others
+// elect another. Both are in whole milliseconds, and etcd demands that election is at least five times heartbeat. The
+// default is 50 ms and 500 ms, faster than etcd's own 100 ms and 1 s; and 10 ms and 100 ms for a cluster that starts
+// with a single member, which is too fast for one that is to grow.
 func WithTimings(heartbeat, election time.Duration) Option {
 	return func(o *options) { o.heartbeat, o.election = heartbeat, election }
 }
 
-// WithFsync makes the members write through to the disk, as etcd does in production. By default they leave that to the
-// operating system: the data survive the end of a process all the same, though not that of the machine.
+// WithFsync makes the members write through to the disk, as etcd does in production. By default they leave that to
+// the operating system: the data survive the end of a process all the same, though not that of the machine.
 func WithFsync() Option { return func(o *options) { o.fsync = true } }
 
-// WithDataDir keeps the cluster's files in dir, which is made when missing and not removed at the end. By default they
-// are in a temporary directory that goes with the cluster.
+// WithDataDir keeps the cluster's files in dir, which is made when missing and not removed at the end. A single
+// member goes on from the data that it finds there; several do not find each other, for they are given other ports.
+// By default the files are in a temporary directory that goes with the cluster.
 func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir } }
 
 // WithLogs writes the members' logs to w, in whole lines, each with the member's name in front. Writes to w never
@@ -127,8 +129,8 @@ func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir 
 // for [Member.LogTail] and error messages only.
 func WithLogs(w io.Writer) Option { return func(o *options) { o.logs = w } }
 
-// WithEmbedConfig calls tweak with the configuration of each member before it starts, also when it starts again. It is
-// for members in process only; the counterpart for child processes is [WithFlags].
+// WithEmbedConfig calls tweak with the configuration of each member before it starts, also when it starts again. It
+// is for members in process only; the counterpart for child processes is [WithFlags].
 func WithEmbedConfig(tweak func(*embed.Config)) Option {
 	return func(o *options) { o.tweak = tweak }
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // A Proxy forwards connections to a server and does to them what a network might: it can be cut, frozen, slowed and
-// healed, at any time, for the connections that there are and those to come. Each of these replaces the one before. A new
-// proxy is healthy. Its methods are safe for concurrent use.
+// healed, at any time, for the connections that there are and those to come. Each of these replaces the one before. A
+// new proxy is healthy. Its methods are safe for concurrent use.
 //
 // It knows bytes only, no protocol, so it stands before any server on TCP or a unix socket.
 type Proxy struct {
@@ -49,9 +49,9 @@ type ProxyStats struct {
 	ToServer, ToClient int64
 }
 
-// NewProxy starts a proxy to the server at target. The network is "tcp", with a host:port as the target, or "unix", with
-// the path of a socket. On TCP the proxy listens on a free port of the loopback interface, otherwise on a socket in a
-// temporary directory. The caller closes the proxy.
+// NewProxy starts a proxy to the server at target. The network is "tcp", with a host:port as the target, or "unix",
+// with the path of a socket. On TCP the proxy listens on a free port of the loopback interface, otherwise on a socket
+// in a temporary directory. The caller closes the proxy.
 func NewProxy(network, target string) (*Proxy, error) {
 	switch network {
 	case "tcp":
@@ -102,19 +102,20 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 // Cut resets all connections, and each new one as soon as it is made.
 func (p *Proxy) Cut() { p.set(link{cut: true}) }
 
-// Freeze lets nothing through any more, in either direction, while connections stay open and new ones are accepted, as
-// when a network drops every packet. As there, what was sent meanwhile arrives once the link is healed; and a client that
-// hangs up is not noticed by the server before that.
+// Freeze lets nothing through any more, in either direction, while connections stay open and new ones are accepted,
+// as when a network drops every packet. As there, what was sent meanwhile arrives once the link is healed; and a
+// client that hangs up is not noticed by the server before that.
 func (p *Proxy) Freeze() { p.set(link{frozen: true}) }
 
 // Slow delays each byte by latency, in each direction, so that a round trip takes twice that, and lets no more than
-// bytesPerSecond through each way of each connection. Zero is no delay and no limit. Up to 4 MiB are on their way in each
-// direction of a connection; beyond, the sender waits.
+// bytesPerSecond through each way of each connection. Zero is no delay and no limit. Up to 4 MiB are on their way in
+// each direction of a connection; beyond, the sender waits.
 func (p *Proxy) Slow(latency time.Duration, bytesPerSecond int64) {
 	p.set(link{latency: latency, rate: bytesPerSecond})
 }
 
-// Heal makes the link a healthy one again. Connections that were cut stay so.
+// Heal makes the link a healthy one again. Connections that were cut stay so, and what is on its way over a slow link
+// takes its time.
 func (p *Proxy) Heal() { p.set(link{}) }
 
 // Stats returns the counts as they are now.

@@ -391,7 +391,8 @@ func TestProxyUnderChange(t *testing.T) {
 	eventually(t, p, func(s ProxyStats) bool { return s.Open == 0 })
 }
 
-// The proxy of a member does to a client what it should, and a client that asks the cluster for its members stays on it.
+// The proxy of a member does to a client what it should, and a client that asks the cluster for its members stays on
+// it.
 func TestMemberBehindProxy(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -11,10 +11,10 @@ import (
 
 // A reservation keeps a TCP port for a member over its whole life, also while the member is down.
 //
-// It is a socket that is bound but does not listen. As long as it exists the kernel gives the port to nobody who asks for
-// any free port, be it to listen or to connect. A server that asks for this very port gets it: both sockets
-// have SO_REUSEADDR set (the net package sets it on every listener), and that lets a second one bind where the first
-// does not listen.
+// It is a socket that is bound but does not listen. As long as it exists the kernel gives the port to nobody who asks
+// for any free port, be it to listen or to connect. A server that asks for this very port gets it: both sockets have
+// SO_REUSEADDR set (the net package sets it on every listener), and that lets a second one bind where the first does
+// not listen.
 type reservation struct {
 	addr string
 	fd   int

@@ -63,8 +63,8 @@ func TestReservedPortIsReleased(t *testing.T) {
 	}
 }
 
-// takeAnyOf listens on any free port of those that there are, which is the one in addr. Linux can limit the ports that a
-// socket is given since 6.3, and says ENOPROTOOPT before.
+// takeAnyOf listens on any free port of those that there are, which is the one in addr. Linux can limit the ports
+// that a socket is given since 6.3, and says ENOPROTOOPT before.
 func takeAnyOf(addr string) error {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -24,8 +24,8 @@ type server interface {
 	err() error
 }
 
-// A launch is what a server is started with. It becomes a configuration for a member in process, and flags for a child
-// process.
+// A launch is what a server is started with. It becomes a configuration for a member in process, and flags for a
+// child process.
 type launch struct {
 	*options
 	name, dir       string
