@@ -74,6 +74,7 @@ type Maintenance interface {
 type maintenance struct {
 	// dial returns a stub for the one endpoint, and the function that frees it.
 	dial     func(endpoint string) (pb.MaintenanceClient, func(), error)
+	client   *Client // nil for a Maintenance on a stub of the caller's
 	remote   pb.MaintenanceClient
 	callOpts []grpc.CallOption
 }
@@ -89,6 +90,7 @@ func NewMaintenance(c *Client) Maintenance {
 			// Closing says no more than that it is closed already.
 			return RetryMaintenanceClient(c, conn), func() { _ = conn.Close() }, nil
 		},
+		client: c,
 		remote: RetryMaintenanceClient(c, c.conn),
 	}
 }

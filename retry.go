@@ -153,7 +153,7 @@ type retrier struct {
 	attempts         uint      // further ones made so far
 	waits            int       // backoffs so far
 	learners         int       // attempts, the last ones, that learners refused
-	reauthenticated  bool      // in this call; once is enough, a fresh token that is refused will not get better
+	refusedSince     time.Time // when a token was first refused; zero before
 	refusal          error     // why there is no new token, if the server said so
 	unreachableSince time.Time // when the call first found no endpoint connected; zero while it does find one
 }
@@ -231,13 +231,31 @@ func (r *retrier) reconnect(ctx context.Context) bool {
 
 // reauthenticate fetches a new token in place of the one that was refused. If the server refuses that too, its reason
 // is the error of the call; if it fails otherwise, the first refusal stands.
+//
+// A token that is refused although it is fresh may be unknown to this member only, which is behind the one that issued
+// it. Then the next attempt comes after a backoff and, if possible, at another endpoint.
 func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
-	if r.client.tokens == nil || r.reauthenticated || r.method == pb.Auth_Authenticate_FullMethodName {
+	tokens := r.client.tokens
+	if tokens == nil || r.method == pb.Auth_Authenticate_FullMethodName {
 		return false
 	}
-	r.reauthenticated = true
+	if r.refusedSince.IsZero() {
+		r.refusedSince = time.Now()
+	}
+	if time.Since(r.refusedSince) > tokenPatience {
+		return false
+	}
 	r.log("token refused", err)
-	if _, fetchErr := r.client.tokens.Refresh(ctx, r.token); fetchErr != nil {
+	if tokens.Fresh(r.token) {
+		r.call.Avoid(r.set.Size())
+		if r.backOff(ctx) != nil {
+			return false
+		}
+		if r.token != "" && rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken { //nolint:errorlint // the bare value
+			return true
+		}
+	}
+	if _, fetchErr := tokens.Refresh(ctx, r.token); fetchErr != nil {
 		r.log("new token not obtained", fetchErr)
 		if etcdErr, ok := errors.AsType[rpctypes.EtcdError](fetchErr); ok && !retry.MayHaveApplied(etcdErr) {
 			r.refusal = etcdErr
@@ -246,6 +264,10 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 	}
 	return true
 }
+
+// tokenPatience is how long a call goes on while fresh tokens are refused: members are not so far behind each other for
+// long, and a cluster that takes none has another problem.
+const tokenPatience = 3 * time.Second
 
 // again waits for the retry budget, and for the backoff unless an endpoint is left that may do better at once.
 func (r *retrier) again(ctx context.Context, err error) bool {

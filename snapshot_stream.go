@@ -29,13 +29,19 @@ func (m *maintenance) Snapshot(ctx context.Context) (io.ReadCloser, error) {
 
 func (m *maintenance) SnapshotWithVersion(ctx context.Context) (*SnapshotResponse, error) {
 	streamCtx, cancel := context.WithCancel(ctx)
-	stream, err := m.remote.Snapshot(streamCtx, &pb.SnapshotRequest{}, m.callOpts...)
-	if err != nil {
-		cancel()
-		return nil, ContextError(ctx, err)
+	var (
+		stream pb.Maintenance_SnapshotClient
+		first  *pb.SnapshotResponse
+	)
+	open := func(ctx context.Context) (err error) {
+		if stream, err = m.remote.Snapshot(ctx, &pb.SnapshotRequest{}, m.callOpts...); err != nil {
+			return err
+		}
+		first, err = stream.Recv()
+		return err
 	}
-	first, err := stream.Recv()
-	if err != nil {
+	// Until the first message has come, another member may be asked: what comes is of one database.
+	if err := m.client.retryStream(streamCtx, pb.Maintenance_Snapshot_FullMethodName, open); err != nil {
 		cancel()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ErrClosed is returned by Refresh on a closed Source.
@@ -19,10 +20,10 @@ var ErrClosed = errors.New("token source closed")
 // the caller that set it off: it goes on when that caller gives up, since others may be waiting for it and the next
 // call needs the token too, and it ends with Close at the latest.
 type Source struct {
-	start   func(*fetch)           // runs a fetch to its end
-	end     context.CancelFunc     // ends the context of fetches
-	current atomic.Pointer[string] // nil before the first fetch has succeeded
-	running sync.WaitGroup         // the goroutine of the fetch under way
+	start   func(*fetch)          // runs a fetch to its end
+	end     context.CancelFunc    // ends the context of fetches
+	current atomic.Pointer[fetch] // the last one that succeeded; nil before the first
+	running sync.WaitGroup        // the goroutine of the fetch under way
 
 	mu      sync.Mutex
 	pending *fetch // the fetch under way, or nil
@@ -31,9 +32,10 @@ type Source struct {
 
 // fetch is one fetch and its outcome.
 type fetch struct {
-	done  chan struct{} // closed when token and err are set
+	done  chan struct{} // closed when the others are set
 	token string
 	err   error
+	ended time.Time
 }
 
 // NewSource returns a source without a token. It gets each token from get, whose context ends with Close and with
@@ -53,10 +55,20 @@ func NewSource(get func(context.Context) (string, error)) *Source {
 
 // Current returns the token as it is now, or "" if none has been fetched. It costs one atomic load.
 func (s *Source) Current() string {
-	if token := s.current.Load(); token != nil {
-		return *token
+	if f := s.current.Load(); f != nil {
+		return f.token
 	}
 	return ""
+}
+
+// freshness is how long a token may be news to some members: far longer than they usually lag behind each other.
+const freshness = time.Second
+
+// Fresh reports whether the token is the current one and was fetched within the last second. A member that refuses it
+// then may not have heard of it yet: simple tokens, and that authentication is on, get around by raft.
+func (s *Source) Fresh(token string) bool {
+	f := s.current.Load()
+	return f != nil && f.token == token && time.Since(f.ended) < freshness
 }
 
 // Refresh replaces the token that a server has refused, and returns the new one. The refused token is the one that the
@@ -100,8 +112,9 @@ func (s *Source) Refresh(ctx context.Context, refused string) (string, error) {
 // that comes between would find neither, and fetch once more.
 func (s *Source) finish(f *fetch) {
 	s.mu.Lock()
+	f.ended = time.Now()
 	if f.err == nil {
-		s.current.Store(&f.token)
+		s.current.Store(f)
 	}
 	s.pending = nil
 	s.mu.Unlock()

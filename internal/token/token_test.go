@@ -109,6 +109,24 @@ func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 }
 
 // The current token is refused and its successor on the way, so even who has not seen it yet must not be given it.
+func TestATokenIsFreshForASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSource(new(server).get)
+		defer s.Close()
+		if s.Fresh("") {
+			t.Error("before the first fetch")
+		}
+		expect(t, refresh(t.Context(), s, ""), outcome{"T1", nil, time.Second})
+		if !s.Fresh("T1") || s.Fresh("T0") || s.Fresh("") {
+			t.Errorf("after the fetch: T1 %t, another %t, none %t", s.Fresh("T1"), s.Fresh("T0"), s.Fresh(""))
+		}
+		time.Sleep(time.Second)
+		if s.Fresh("T1") {
+			t.Error("after a second")
+		}
+	})
+}
+
 func TestALateRefusalWaitsForTheFetchUnderWay(t *testing.T) {
 	run(t, func(t *testing.T, srv *server, s *Source) {
 		expect(t, refresh(t.Context(), s, ""), outcome{"T1", nil, time.Second})
