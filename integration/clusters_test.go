@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -9,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
@@ -170,4 +174,12 @@ func open(t testing.TB, cfg clientv3.Config) *clientv3.Client {
 	}
 	t.Cleanup(func() { _ = cli.Close() }) // a test may have closed it before
 	return cli
+}
+
+// statusCode is the gRPC code of an error, which etcd's own errors have too.
+func statusCode(err error) codes.Code {
+	if etcdErr, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return etcdErr.Code()
+	}
+	return status.Code(err)
 }
