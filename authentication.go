@@ -107,9 +107,7 @@ func (c *Client) checkIn() error {
 		defer cancel()
 	}
 	if c.tokens != nil {
-		_, err := c.tokens.Refresh(ctx, "")
-		unreachable := status.Code(err) == codes.Unavailable && !MayHaveApplied(err)
-		if err != nil && !(unreachable && c.cfg.DialTimeout == 0) {
+		if err := c.logIn(ctx); err != nil {
 			return err
 		}
 	}
@@ -117,6 +115,24 @@ func (c *Client) checkIn() error {
 		return c.rejectOldCluster(ctx)
 	}
 	return nil
+}
+
+// logIn fetches the first token. While no endpoint can be reached it tries until ctx ends, or, if Config.DialTimeout
+// sets it no end, leaves it to the first call.
+func (c *Client) logIn(ctx context.Context) error {
+	for {
+		_, err := c.tokens.Refresh(ctx, "")
+		unreachable := status.Code(err) == codes.Unavailable && !MayHaveApplied(err)
+		if !unreachable {
+			return err
+		}
+		if c.cfg.DialTimeout <= 0 {
+			return nil
+		}
+		if err := c.endpoints.WaitReady(ctx, c.cfg.DialTimeout); err != nil {
+			return err
+		}
+	}
 }
 
 // rejectOldCluster returns ErrOldCluster if a member is more than one minor version older than this client, and

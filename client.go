@@ -71,11 +71,7 @@ type Client struct {
 // here; if no endpoint can be reached for that it fails once cfg.DialTimeout has passed, or, where that is 0, leaves it
 // to the first call.
 func New(cfg Config) (*Client, error) {
-	targets, err := cfg.validate()
-	if err != nil {
-		return nil, err
-	}
-	lg, err := newLogger(&cfg)
+	targets, lg, err := cfg.validate()
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +82,6 @@ func New(cfg Config) (*Client, error) {
 	c := newClient(parent, cfg, lg)
 	c.raw = slices.Clone(cfg.Endpoints)
 	c.Username, c.Password, c.Token = cfg.Username, cfg.Password, cfg.Token
-	c.transport = balance.NewCredentials(credentials.NewTransportCredential(cfg.TLS), cfg.TLS != nil)
 	c.setUpTokens()
 
 	c.endpoints = balance.NewSet(targets)
@@ -118,6 +113,7 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 		pb.Watch_Watch_FullMethodName:          {},
 		pb.Lease_LeaseKeepAlive_FullMethodName: {},
 	}
+	c.transport = balance.NewCredentials(credentials.NewTransportCredential(cfg.TLS), cfg.TLS != nil)
 	c.ctx, c.cancel = context.WithCancel(parent)
 	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
 	base := cfg.BackoffWaitBetween
@@ -146,7 +142,7 @@ func NewFromURLs(urls []string) (*Client, error) {
 // Option is an option of NewCtxClient.
 type Option func(*Client)
 
-// WithZapLogger sets the client's logger. The default logs nothing.
+// WithZapLogger sets the client's logger. The default, and nil, log nothing.
 func WithZapLogger(lg *zap.Logger) Option {
 	return func(c *Client) { c.lg = lg }
 }
@@ -211,12 +207,20 @@ func (c *Client) GetLogger() *zap.Logger {
 	return c.lg
 }
 
-// WithLogger replaces the client's logger and returns the client.
+// WithLogger replaces the client's logger and returns the client. With nil nothing is logged.
 func (c *Client) WithLogger(lg *zap.Logger) *Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lg = lg
 	return c
+}
+
+// logger returns the logger to use, which is never nil.
+func (c *Client) logger() *zap.Logger {
+	if lg := c.GetLogger(); lg != nil {
+		return lg
+	}
+	return zap.NewNop()
 }
 
 // Endpoints returns the endpoints in use, as they were given.
@@ -229,17 +233,16 @@ func (c *Client) Endpoints() []string {
 // SetEndpoints replaces the endpoints. Connections to those that stay are kept. An endpoint that cannot be parsed is
 // logged and never reached; with none that can, calls fail with code Unavailable.
 func (c *Client) SetEndpoints(eps ...string) {
+	targets, err := parseEndpoints(eps)
+	if err != nil {
+		c.logger().Warn("endpoints left out", zap.Error(err))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.raw = slices.Clone(eps)
-	if c.endpoints == nil {
-		return
+	if c.endpoints != nil {
+		c.endpoints.Update(targets)
 	}
-	targets, err := parseEndpoints(eps)
-	if err != nil {
-		c.lg.Warn("endpoints left out", zap.Error(err))
-	}
-	c.endpoints.Update(targets)
 }
 
 // Sync replaces the endpoints by the client URLs of the cluster's voting members. If none of them advertises one it
@@ -276,7 +279,7 @@ func (c *Client) autoSync() {
 		err := c.Sync(ctx)
 		cancel()
 		if err != nil && c.ctx.Err() == nil {
-			c.GetLogger().Warn("sync of endpoints failed", zap.Error(err))
+			c.logger().Warn("sync of endpoints failed", zap.Error(err))
 		}
 	}
 }

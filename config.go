@@ -38,9 +38,8 @@ type Config struct {
 	// default, leaves them alone.
 	AutoSyncInterval time.Duration `json:"auto-sync-interval"`
 
-	// DialTimeout bounds what New waits for: the first authentication, the check of RejectOldCluster, and a blocking
-	// dial if DialOptions ask for one. 0, the default, sets no bound of its own. Connections are made in the
-	// background and do not depend on it.
+	// DialTimeout bounds what New waits for: the first authentication and the check of RejectOldCluster. 0, the
+	// default, sets no bound of its own. Connections are made in the background and do not depend on it.
 	DialTimeout time.Duration `json:"dial-timeout"`
 
 	// DialKeepAliveTime is the interval at which the server is pinged over a connection that has been quiet and has
@@ -241,12 +240,12 @@ func newTLSConfig(secure *SecureConfig) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// validate returns everything that is wrong with the configuration, and its endpoints parsed.
-func (cfg *Config) validate() ([]endpoint.Endpoint, error) {
-	if len(cfg.Endpoints) == 0 {
-		return nil, ErrNoAvailableEndpoints
-	}
+// validate returns everything that is wrong with the configuration, or else its endpoints, parsed, and its logger.
+func (cfg *Config) validate() ([]endpoint.Endpoint, *zap.Logger, error) {
 	var errs []error
+	if len(cfg.Endpoints) == 0 {
+		errs = append(errs, ErrNoAvailableEndpoints)
+	}
 	targets, err := parseEndpoints(cfg.Endpoints)
 	if err != nil {
 		errs = append(errs, err)
@@ -258,10 +257,14 @@ func (cfg *Config) validate() ([]endpoint.Endpoint, error) {
 		errs = append(errs, fmt.Errorf("gRPC message recv limit (%d bytes) must be greater than send limit (%d bytes)",
 			cfg.MaxCallRecvMsgSize, cfg.MaxCallSendMsgSize))
 	}
-	if len(errs) == 1 {
-		return targets, errs[0] // a lone error as it is, for callers that compare with ==
+	lg, err := newLogger(cfg)
+	if err != nil {
+		errs = append(errs, err)
 	}
-	return targets, errors.Join(errs...)
+	if len(errs) == 1 {
+		return nil, nil, errs[0] // a lone error as it is, for callers that compare with ==
+	}
+	return targets, lg, errors.Join(errs...)
 }
 
 // parseEndpoints parses a list of endpoints. It returns those that can be parsed, and an error that names the others.

@@ -302,7 +302,7 @@ func (r *retrier) backOff(ctx context.Context) error {
 }
 
 func (r *retrier) log(message string, err error) {
-	r.client.GetLogger().Debug(message, zap.String("method", r.method), zap.Stringer("endpoint", r.call),
+	r.client.logger().Debug(message, zap.String("method", r.method), zap.Stringer("endpoint", r.call),
 		zap.Uint("attempt", r.attempts), zap.Error(err))
 }
 
