@@ -20,7 +20,7 @@ import (
 const DefaultFirstTimeout = 5 * time.Second
 
 // ErrExpired is the reason given to Sink.Close when a lease's TTL, or FirstTimeout, has passed without a renewal. It
-// may be wrapped together with the error of the last stream.
+// may be wrapped together with the error that kept it from being renewed.
 var ErrExpired = errors.New("renew: lease not renewed before its time to live had passed")
 
 // Sink receives what happens to a lease on behalf of one KeepAlive call. Its methods are called one at a time, with the
@@ -302,9 +302,12 @@ func (e *Engine) wakeBy(at time.Duration) {
 
 // expire ends the callers of a lease that was not renewed in time.
 func (e *Engine) expire(l *lease) {
-	reason := ErrExpired
-	if e.lastError != nil {
-		reason = fmt.Errorf("%w: %w", ErrExpired, e.lastError)
+	reason, cause := ErrExpired, l.cause
+	if cause == nil {
+		cause = e.lastError
+	}
+	if cause != nil {
+		reason = fmt.Errorf("%w: %w", ErrExpired, cause)
 	}
 	e.lost++
 	e.endAll(l, reason)

@@ -204,7 +204,6 @@ type recorder struct {
 
 	mu       sync.Mutex
 	got      []time.Duration
-	last     *pb.LeaseKeepAliveResponse
 	closed   bool
 	reason   error
 	closedAt time.Duration
@@ -222,7 +221,6 @@ func (r *recorder) Offer(resp *pb.LeaseKeepAliveResponse) {
 		r.t.Error("offered a response without a TTL")
 	}
 	r.got = append(r.got, time.Since(r.start))
-	r.last = resp
 }
 
 func (r *recorder) Close(reason error) {
@@ -290,6 +288,39 @@ func keep(t *testing.T, e *Engine, ctx context.Context, id int64) *recorder {
 		t.Fatalf("KeepAlive: %v", err)
 	}
 	return r
+}
+
+// state returns whether the sink is closed, when and why.
+func (r *recorder) state() (closed bool, at time.Duration, reason error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed, r.closedAt, r.reason
+}
+
+// last returns when the last response was offered.
+func (r *recorder) last() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got[len(r.got)-1]
+}
+
+// wantRest fails the test unless the engine has nothing to do and no goroutine.
+func wantRest(t *testing.T, e *Engine) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running || e.stream != nil || len(e.leases) > 0 || e.live != 0 || e.load != 0 {
+		t.Errorf("an engine without callers does not rest: %d leases", len(e.leases))
+	}
+}
+
+// locked runs f with the engine locked, and wakes it.
+func locked(e *Engine, f func(now time.Duration)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	f(now)
+	e.wakeBy(now)
 }
 
 // pass lets time pass, then waits until everything has come to rest.

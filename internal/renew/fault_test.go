@@ -11,7 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -106,13 +108,12 @@ func TestWhatIsDueTogetherAfterABreakGoesOutByExpiry(t *testing.T) {
 			all = append(all, keep(t, e, t.Context(), id))
 			pass(1 * time.Second)
 		}
-		e.mu.Lock()
-		for _, l := range e.leases {
-			e.makeReady(l) // as if the stream had been gone for long
-		}
-		e.drop(e.now(), errGone)
-		e.wakeBy(e.now())
-		e.mu.Unlock()
+		locked(e, func(now time.Duration) {
+			for _, l := range e.leases {
+				e.makeReady(l) // as if the stream had been gone for long
+			}
+			e.drop(now, errGone)
+		})
 		pass(5 * time.Second)
 		var order []int64
 		for _, r := range j.all() {
@@ -244,9 +245,7 @@ func TestBlockedSendHoldsUpNeitherStallNorExpiry(t *testing.T) {
 				t.Fatal("the stream whose Send hung was not replaced")
 			}
 		}
-		e.mu.Lock()
-		e.drop(e.now(), errGone) // from here on nothing is sent
-		e.mu.Unlock()
+		locked(e, func(now time.Duration) { e.drop(now, errGone) }) // from here on nothing is sent
 		pass(10 * time.Second)
 		for _, r := range all {
 			if at := r.wantClosed(ErrExpired); at > 1500*time.Millisecond+5*time.Second {
@@ -254,6 +253,131 @@ func TestBlockedSendHoldsUpNeitherStallNorExpiry(t *testing.T) {
 			}
 		}
 	})
+}
+
+// brokenSender is a client whose first stream fails to send, and does not return from Recv by itself.
+type brokenSender struct {
+	*fakeClient
+	err error
+}
+
+type brokenStream struct {
+	pb.Lease_LeaseKeepAliveClient
+	err error
+}
+
+func (c brokenSender) LeaseKeepAlive(
+	ctx context.Context, opts ...grpc.CallOption,
+) (pb.Lease_LeaseKeepAliveClient, error) {
+	st, err := c.fakeClient.LeaseKeepAlive(ctx, opts...)
+	if c.opened() == 1 {
+		return brokenStream{st, c.err}, err
+	}
+	return st, err
+}
+
+func (st brokenStream) Send(*pb.LeaseKeepAliveRequest) error { return st.err }
+
+func TestErrorOfSendEndsTheStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var previous error
+		scripted := errors.New("scripted")
+		e := start(t, Config{
+			Client: brokenSender{&fakeClient{serve: answering(newJournal(), always(9))}, scripted},
+			StreamContext: func(ctx context.Context, _ int, cause error) context.Context {
+				previous = cause
+				return ctx
+			},
+		})
+		r := keep(t, e, t.Context(), 7)
+		pass(streamBackoff.Base + holdBackoff.Base)
+		if r.count() != 1 || !errors.Is(previous, scripted) {
+			t.Errorf("%d answers, previous stream ended with %v", r.count(), previous)
+		}
+	})
+}
+
+func TestNewStreamStartsWithTheUsualWindow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := &fakeClient{serve: func(st *fakeStream) error {
+			for {
+				id, err := st.next()
+				if err != nil {
+					return err
+				}
+				st.pause(2 * lateAnswer)
+				st.answer(id, 60)
+			}
+		}}
+		e := start(t, Config{Client: c, FirstTimeout: time.Minute})
+		keep(t, e, t.Context(), 7)
+		pass(3 * lateAnswer)
+		locked(e, func(now time.Duration) {
+			if e.window != startWindow/2 {
+				t.Errorf("window %d after a late answer", e.window)
+			}
+			for _, window := range []int{minWindow, maxWindow} {
+				e.window = window
+				e.drop(now, errGone)
+				e.openStream(now)
+				if e.window != startWindow {
+					t.Errorf("window %d on a new stream", e.window)
+				}
+			}
+		})
+	})
+}
+
+func TestSuspicion(t *testing.T) {
+	for _, tc := range []struct {
+		cause error
+		want  uint8
+	}{
+		{ErrStalled, 1},
+		{rpctypes.ErrGRPCPermissionDenied, heldFaults},
+		{rpctypes.ErrGRPCLeaseNotFound, heldFaults},
+		{status.Error(codes.Unknown, "scripted"), heldFaults},
+		{status.Error(codes.Internal, "scripted"), heldFaults},
+		{io.EOF, 0},
+		{context.Canceled, 0},
+		{context.DeadlineExceeded, 0},
+		{errGone, 0},
+		{rpctypes.ErrGRPCNoLeader, 0},
+		{rpctypes.ErrGRPCTimeout, 0},
+		{rpctypes.ErrGRPCInvalidAuthToken, 0},
+		{rpctypes.ErrGRPCAuthOldRevision, 0},
+		{rpctypes.ErrGRPCUserEmpty, 0},
+		{rpctypes.ErrGRPCRequestTooManyRequests, 0},
+	} {
+		if got := suspicion(tc.cause); got != tc.want {
+			t.Errorf("%v: %d, want %d", tc.cause, got, tc.want)
+		}
+	}
+}
+
+func TestHeldLeaseGoesLastUnlessUrgentWhileNothingElseIs(t *testing.T) {
+	for _, tc := range []struct {
+		held, ready time.Duration // time left; 0 means that there is none
+		want        int64
+	}{
+		{held: 50 * time.Second, ready: 50 * time.Second, want: 2},
+		{held: 10 * time.Second, ready: 50 * time.Second, want: 1},
+		{held: 10 * time.Second, ready: 12 * time.Second, want: 2},
+		{held: 50 * time.Second, ready: 10 * time.Second, want: 2},
+		{held: 50 * time.Second, want: 1},
+		{ready: 50 * time.Second, want: 2},
+	} {
+		e := New(Config{})
+		if tc.held > 0 {
+			e.held.put(&lease{id: 1, ttl: time.Minute, expires: tc.held}, tc.held)
+		}
+		if tc.ready > 0 {
+			e.ready.put(&lease{id: 2, ttl: time.Minute, expires: tc.ready}, tc.ready)
+		}
+		if l := e.pick(0); l.id != tc.want {
+			t.Errorf("%+v: picked %d", tc, l.id)
+		}
+	}
 }
 
 func TestReconnectsBackOff(t *testing.T) {
@@ -267,6 +391,8 @@ func TestReconnectsBackOff(t *testing.T) {
 		pass(100 * time.Second)
 		r.wantClosed(ErrExpired)
 		r.wantClosed(errGone)
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		for i := 1; i < len(c.opens); i++ {
 			if gap := c.opens[i].Sub(c.opens[i-1]); gap > streamBackoff.Ceiling(i-1) {
 				t.Errorf("stream %d after %v", i, gap)
@@ -425,9 +551,11 @@ func TestHeldLeaseIsTriedUntilItsTimeHasPassed(t *testing.T) {
 		keep(t, e, t.Context(), 8)
 		pass(30 * time.Second)
 		r.wantOpen()
-		if l := e.leases[7]; l.faults != 0 {
-			t.Errorf("%d faults after an answer", l.faults)
-		}
+		locked(e, func(time.Duration) {
+			if l := e.leases[7]; l.faults != 0 || l.cause != nil {
+				t.Errorf("%d faults after an answer", l.faults)
+			}
+		})
 	})
 }
 
@@ -488,6 +616,13 @@ func TestRefusedTokenIsReplacedBeforeTheNextStream(t *testing.T) {
 				if !inOpen && calls != refuse+2 {
 					t.Errorf("%v: %d tokens fetched", cause, calls)
 				}
+				before := calls
+				locked(e, func(now time.Duration) { e.drop(now, errGone) })
+				pass(10 * time.Second)
+				r.wantOpen()
+				if !inOpen && calls != before {
+					t.Errorf("%v: token fetched though the last one was good", cause)
+				}
 			})
 		}
 	}
@@ -522,7 +657,7 @@ func TestCallersWhoNeedALeaderAreToldThatThereIsNone(t *testing.T) {
 			var closedOn int
 			for closedOn == 0 && c.opened() < 6 {
 				pass(10 * time.Millisecond)
-				if r7.closed {
+				if closed, _, _ := r7.state(); closed {
 					closedOn = c.opened()
 				}
 				if time.Since(r7.start) > time.Minute {

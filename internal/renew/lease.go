@@ -25,6 +25,7 @@ type lease struct {
 
 	answered bool  // at least once
 	faults   uint8 // evidence that it breaks streams, see suspicion
+	cause    error // why the last of these streams ended
 }
 
 const (
@@ -71,8 +72,12 @@ func (l *lease) due(now time.Duration, first, crowded bool) time.Duration {
 	return (now + period - rand.N(spread+1)).Truncate(grid)
 }
 
-// blame adds to the lease's faults.
-func (l *lease) blame(faults uint8) { l.faults = min(l.faults+faults, maxFaults) }
+// blame notes that a stream ended while the lease's renewal was the oldest unanswered one.
+func (l *lease) blame(cause error) {
+	if faults := suspicion(cause); faults > 0 {
+		l.faults, l.cause = min(l.faults+faults, maxFaults), cause
+	}
+}
 
 // suspicion tells how much the end of a stream says against the lease whose renewal was the oldest unanswered one: a
 // server answers in order, so if the error is about a lease at all, it is about that one. A stall is most often the

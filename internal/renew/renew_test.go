@@ -82,9 +82,7 @@ func TestCallersOfOneLeaseShareItsRenewals(t *testing.T) {
 		if len(j.of(7)) != n {
 			t.Error("renewed without callers")
 		}
-		if e.running || e.stream != nil {
-			t.Error("an engine without callers does not rest")
-		}
+		wantRest(t, e)
 		again := keep(t, e, t.Context(), 7)
 		synctest.Wait()
 		if again.count() != 1 || c.opened() != 2 {
@@ -123,9 +121,7 @@ func TestUnansweredFirstRenewalIsGivenUpAfterFirstTimeout(t *testing.T) {
 		if n := c.opened(); n < 3 || n > 4 {
 			t.Errorf("tried %d streams in 4 s", n)
 		}
-		if e.running {
-			t.Error("an engine without callers does not rest")
-		}
+		wantRest(t, e)
 	})
 }
 
@@ -186,9 +182,11 @@ func TestExpiryOfALeaseInFlightIsNotPutOffByAStreamThatAnswersOthers(t *testing.
 		if at := r.wantClosed(ErrExpired); at != 3*time.Second {
 			t.Errorf("closed after %v", at)
 		}
-		if _, kept := e.leases[1]; kept {
-			t.Error("expired lease is still kept")
-		}
+		locked(e, func(time.Duration) {
+			if _, kept := e.leases[1]; kept {
+				t.Error("expired lease is still kept")
+			}
+		})
 	})
 }
 
@@ -211,9 +209,7 @@ func TestGoneLeaseIsClosedAndNotOffered(t *testing.T) {
 		gone.Store(true)
 		pass(2 * time.Second)
 		r7.wantClosed(rpctypes.ErrLeaseNotFound)
-		if e.running {
-			t.Error("an engine without callers does not rest")
-		}
+		wantRest(t, e)
 	})
 }
 
@@ -299,6 +295,96 @@ func TestKeepAliveDuringARenewalInFlightSharesIt(t *testing.T) {
 	})
 }
 
+// The receiver of a stream may have a response in hand when the stream is dropped. It must not be taken for the answer to
+// the renewal that was sent since, on another stream, or the TTL would be counted from that one.
+func TestResponsesOfADroppedStreamAreIgnored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := start(t, Config{Client: &fakeClient{serve: (*fakeStream).hang}})
+		r := keep(t, e, t.Context(), 7)
+		synctest.Wait()
+		var dropped *stream
+		locked(e, func(time.Duration) { dropped = e.stream })
+		pass(minStall + streamBackoff.Base)
+		locked(e, func(time.Duration) {
+			if e.stream == dropped || e.flight.first() == nil {
+				t.Fatal("not sent again on another stream")
+			}
+		})
+		e.answer(dropped, &pb.LeaseKeepAliveResponse{ID: 7, TTL: 60})
+		if r.count() != 0 {
+			t.Error("taken for an answer")
+		}
+	})
+}
+
+// What is known of a lease is not forgotten for a caller who comes while a renewal for the last one is in flight.
+func TestKeepAliveOfALeaseInFlightKeepsItsExpiry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJournal()
+		e := start(t, Config{FirstTimeout: 20 * time.Second, Client: &fakeClient{serve: func(st *fakeStream) error {
+			for {
+				id, err := st.next()
+				if err != nil {
+					return err
+				}
+				j.add(st, id)
+				if id == 1 || len(j.of(7)) == 1 {
+					st.answer(id, 9)
+				}
+			}
+		}}})
+		keep(t, e, t.Context(), 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		keep(t, e, ctx, 7)
+		pass(3200 * time.Millisecond)
+		if len(j.of(7)) != 2 {
+			t.Fatal("no renewal in flight")
+		}
+		cancel()
+		synctest.Wait()
+		r := keep(t, e, t.Context(), 7)
+		pass(time.Minute)
+		if at := r.wantClosed(ErrExpired); at != 5800*time.Millisecond {
+			t.Errorf("closed after %v", at)
+		}
+	})
+}
+
+func TestLateAnswerIsFollowedByARenewalInTime(t *testing.T) {
+	for _, late := range []time.Duration{500, 1500, 2500, 2999, 3500} {
+		late *= time.Millisecond
+		bubble(t, func(t *testing.T) {
+			j := newJournal()
+			e := start(t, Config{FirstTimeout: time.Minute, Client: &fakeClient{serve: func(st *fakeStream) error {
+				for {
+					id, err := st.next()
+					if err != nil {
+						return err
+					}
+					j.add(st, id)
+					if len(j.all()) > 1 {
+						continue
+					}
+					st.pause(late)
+					st.answer(id, 3)
+				}
+			}}})
+			r := keep(t, e, t.Context(), 7)
+			pass(time.Minute)
+			if at := r.wantClosed(ErrExpired); at != max(3*time.Second, late) {
+				t.Errorf("answered after %v: closed after %v", late, at)
+			}
+			want := max(min(late+time.Second, 2*time.Second), late)
+			switch all := j.all(); {
+			case late > 3*time.Second && len(all) != 1:
+				t.Errorf("answered after %v: renewed when it was over", late)
+			case late < 3*time.Second && (len(all) < 2 || all[1].at > want || all[1].at < want-100*time.Millisecond):
+				t.Errorf("answered after %v: renewals %v, want the second after %v", late, all, want)
+			}
+		})
+	}
+}
+
 func TestAbandonedRenewalInFlightIsForgottenWithItsAnswerOrStream(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		answer := make(chan struct{})
@@ -333,14 +419,14 @@ func TestAbandonedRenewalInFlightIsForgottenWithItsAnswerOrStream(t *testing.T) 
 			} else {
 				pass(time.Second)
 			}
-			if len(e.leases) != 1 {
-				t.Errorf("stream %d: %d leases left", stream, len(e.leases))
-			}
-			if stream == 0 {
-				e.mu.Lock()
-				e.drop(e.now(), errGone)
-				e.mu.Unlock()
-			}
+			locked(e, func(now time.Duration) {
+				if len(e.leases) != 1 {
+					t.Errorf("stream %d: %d leases left", stream, len(e.leases))
+				}
+				if stream == 0 {
+					e.drop(now, errGone)
+				}
+			})
 		}
 	})
 }
@@ -467,9 +553,7 @@ func TestCloseAtEveryStage(t *testing.T) {
 				for _, r := range all {
 					r.wantClosed(context.Canceled)
 				}
-				if e.running || len(e.leases) > 0 {
-					t.Error("not at rest after Close")
-				}
+				wantRest(t, e)
 			})
 		})
 	}

@@ -231,7 +231,7 @@ func (e *Engine) answer(s *stream, resp *pb.LeaseKeepAliveResponse) {
 	e.adjustWindow(l, now)
 	s.newest = max(s.newest, l.order)
 	l.leave()
-	l.faults = 0
+	l.faults, l.cause = 0, nil
 	switch {
 	case l.callers == nil:
 		e.forget(l)
@@ -255,8 +255,8 @@ func (e *Engine) renewed(l *lease, resp *pb.LeaseKeepAliveResponse, now time.Dur
 	}
 	first := !l.answered
 	l.answered = true
-	// An answer so late that the lease is nearly over again, or is over, must not wait for its third of the TTL.
-	e.idle.put(l, min(l.due(now, first, len(e.leases) > crowd), l.expires))
+	// After a late answer less of the TTL is left: at the latest, renew when a third is.
+	e.idle.put(l, min(l.due(now, first, len(e.leases) > crowd), l.expires-l.ttl/3))
 	e.wakeBy(l.at)
 }
 

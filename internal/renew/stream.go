@@ -81,7 +81,7 @@ func (e *Engine) drop(now time.Duration, cause error) {
 		}
 	}
 	if oldest != nil {
-		oldest.blame(suspicion(cause))
+		oldest.blame(cause)
 	}
 	for _, l := range flight {
 		switch {
