@@ -2,6 +2,7 @@ package clientv3
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"testing"
 	"time"
@@ -116,4 +117,9 @@ func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// clientTLS returns a configuration that trusts the certificate.
+func clientTLS(cert *scripted.Certificate) *tls.Config {
+	return &tls.Config{RootCAs: cert.Pool, MinVersion: tls.VersionTLS12}
 }

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -131,7 +133,12 @@ func (s *Server) Start() error {
 	if err != nil {
 		return err
 	}
-	opts := append([]grpc.ServerOption{grpc.UnknownServiceHandler(s.serve), grpc.WaitForHandlers(true)}, s.opts...)
+	opts := append([]grpc.ServerOption{
+		grpc.UnknownServiceHandler(s.serve),
+		grpc.WaitForHandlers(true),
+		// What etcd permits: no pings more often than every 5 s, and none without a stream.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
+	}, s.opts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.grpc = grpc.NewServer(opts...)
