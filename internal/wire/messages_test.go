@@ -145,10 +145,12 @@ func watchRequests() []proto.Message {
 
 // requests are messages that the codec encodes itself.
 func requests() []proto.Message {
+	// Its first byte to be written is none: the value is there, but empty.
+	emptyValue := &pb.TxnRequest{Compare: []*pb.Compare{{TargetUnion: &pb.Compare_Value{}}}}
 	return append(watchRequests(),
 		rangeRequest(), &pb.RangeRequest{}, putRequest(100), putRequest(firstBuffer), putRequest(3<<20), &pb.PutRequest{},
 		&pb.DeleteRangeRequest{Key: []byte("k"), RangeEnd: []byte{0}, PrevKv: true}, &pb.DeleteRangeRequest{},
-		txnRequest(), &pb.TxnRequest{}, &pb.LeaseKeepAliveRequest{ID: 1 << 62}, &pb.LeaseKeepAliveRequest{},
+		txnRequest(), &pb.TxnRequest{}, emptyValue, &pb.LeaseKeepAliveRequest{ID: 1 << 62}, &pb.LeaseKeepAliveRequest{},
 	)
 }
 
