@@ -202,9 +202,6 @@ func (a *rootAuth) authenticate(ctx context.Context) (string, error) {
 			from = append(from, m)
 		}
 	}
-	if a.m.learner.Load() {
-		from = append(from[1:], a.m)
-	}
 	var errs []error
 	for _, m := range from {
 		token, err := m.askToken(ctx)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -293,16 +294,8 @@ func TestCloseDuringChanges(t *testing.T) {
 
 func TestBinaryByPath(t *testing.T) {
 	t.Parallel()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	mark, path := filepath.Join(dir, "mark"), filepath.Join(dir, "etcd")
-	script := fmt.Sprintf("#!/bin/sh\necho started >>%s\nexport %s=$PPID\nexec %s \"$@\"\n", mark, childEnv, exe)
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	mark := filepath.Join(t.TempDir(), "mark")
+	path := writeWrapper(t, "echo started >>"+mark)
 	c := Run(t, WithBinary(path), WithFlags("--max-txn-ops=1"))
 	ctx := testContext(t)
 	op := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k")}}}
@@ -371,7 +364,11 @@ func TestChildDiesWithParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	var pids []int
-	for lines := bufio.NewScanner(out); len(pids) < 2 && lines.Scan(); {
+	want := 2
+	if runtime.GOOS == "linux" {
+		want = 3
+	}
+	for lines := bufio.NewScanner(out); len(pids) < want && lines.Scan(); {
 		if text, found := strings.CutPrefix(lines.Text(), "child "); found {
 			pid, err := strconv.Atoi(text)
 			if err != nil {
@@ -382,7 +379,7 @@ func TestChildDiesWithParent(t *testing.T) {
 	}
 	killErr := parent.Process.Kill()
 	_ = parent.Wait()
-	if len(pids) < 2 || killErr != nil {
+	if len(pids) < want || killErr != nil {
 		t.Fatalf("children %v, %v", pids, killErr)
 	}
 	ctx := testContext(t)
@@ -397,21 +394,41 @@ func TestChildDiesWithParent(t *testing.T) {
 	}
 }
 
-// beParent starts two members, freezes one, tells their process ids, and waits for the end.
+// beParent starts two members and freezes one, on Linux also one that does not watch its standard input, tells their
+// process ids, and waits for the end.
 func beParent(t *testing.T) {
-	c, err := Start(t.Context(), WithMembers(2), WithChildProcesses())
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
+	c := Run(t, WithMembers(2), WithChildProcesses())
 	if err := c.Member(1).Freeze(); err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		t.Fatal(err)
 	}
-	for _, m := range c.Members() {
+	members := c.Members()
+	if runtime.GOOS == "linux" {
+		// A pipe that has a writer all the time, the reader itself, and never anything in it.
+		pipe := filepath.Join(t.TempDir(), "pipe")
+		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, Run(t, WithBinary(writeWrapper(t, "exec 0<>"+pipe))).Member(0))
+	}
+	for _, m := range members {
 		fmt.Printf("child %d\n", m.srv.(*child).cmd.Process.Pid)
 	}
 	select {}
+}
+
+// writeWrapper makes a program that does what the script says, and becomes etcd.
+func writeWrapper(t *testing.T, script string) (path string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "etcd")
+	script = fmt.Sprintf("#!/bin/sh\n%s\nexport %s=$PPID\nexec %s \"$@\"\n", script, childEnv, exe)
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // alive reports whether a process runs: one that nobody has waited for does not.

@@ -37,8 +37,8 @@
 // The child process is the running executable itself: importing this package is enough to make it etcd when it is
 // started as a child of a cluster. It becomes one while the package is initialised, so neither TestMain nor main, nor
 // any test, runs in it. Children end when their parent does, even if that crashes, and even the frozen ones; on
-// systems other than Linux, those only once they are thawed, and those of [WithBinary] not at all. [WithBinary] runs
-// another etcd server, from 3.4 on.
+// systems other than Linux, though, those of [WithBinary] live on. [WithBinary] runs another etcd server, from 3.4
+// on.
 //
 // # Links
 //

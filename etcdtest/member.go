@@ -20,8 +20,6 @@ type Member struct {
 	log    *memberLog
 	conn   *grpc.ClientConn // for the kit's own questions
 	id     atomic.Uint64
-	// learner is set for one that was added as a learner, even if somebody else promotes it later.
-	learner atomic.Bool
 
 	network, served string         // where the server itself listens for clients
 	ports           []*reservation // on which the server listens

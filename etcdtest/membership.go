@@ -109,7 +109,6 @@ func (c *Cluster) AddMember(ctx context.Context) (*Member, error) {
 	if err != nil {
 		return nil, m.explain(fmt.Errorf("etcdtest: promoting member %s: %w", m.name, err))
 	}
-	m.learner.Store(false)
 	return m, nil
 }
 
@@ -134,7 +133,6 @@ func (c *Cluster) AddLearner(ctx context.Context) (_ *Member, err error) {
 		return nil, fmt.Errorf("etcdtest: adding member %s: %w", m.name, err)
 	}
 	m.setID(resp.Member.ID)
-	m.learner.Store(true)
 	m.launch.existing = true
 	m.launch.initialCluster = initialCluster(resp.Members, m)
 	if err := m.start(); err != nil {
