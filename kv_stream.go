@@ -108,11 +108,16 @@ func (c *chunks) close(err error) {
 
 // stream reads the range of op and sends it chunk by chunk: as the server streams it, or by pages where it does not.
 func (kv *kv) stream(ctx context.Context, op Op, send func(*pb.RangeResponse) error) error {
-	err := kv.nativeStream(ctx, op, send)
-	if status.Code(err) == codes.Unimplemented {
+	started := false
+	err := kv.nativeStream(ctx, op, func(chunk *pb.RangeResponse) error {
+		started = true
+		return send(chunk)
+	})
+	if status.Code(err) == codes.Unimplemented && !started {
 		// The server is too old, or does not stream such a range.
 		err = kv.pages(ctx, op, send)
 	}
+	awaitDeadline(ctx, err)
 	return ContextError(ctx, err)
 }
 

@@ -96,6 +96,7 @@ func (r *snapshotReader) Read(p []byte) (int, error) {
 // ending turns the error that ended the stream into the one to return.
 func (r *snapshotReader) ending(err error) error {
 	if !errors.Is(err, io.EOF) {
+		awaitDeadline(r.ctx, err)
 		return ContextError(r.ctx, err)
 	}
 	if r.received != r.total+sha256Size {
