@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -128,47 +127,43 @@ func BenchmarkWatchEvents(b *testing.B) {
 // idleThings is the number of watches and leases of the benchmarks of many.
 const idleThings = 10_000
 
-// BenchmarkOpenWatches opens many watches on a real server, from 100 callers; an operation is a watch.
+// BenchmarkOpenWatches opens many watches on a real server, from 1,000 callers; an operation is a watch.
 func BenchmarkOpenWatches(b *testing.B) {
 	cluster := realServer(b)
 	eachAt(b, cluster.Endpoints(), func(b *testing.B, c *contender) {
 		many(b, func(ctx context.Context, i int) error {
 			c.watch(ctx, fmt.Sprintf("watched/%d", i))
 			return ctx.Err()
-		})
+		}, nil)
 	})
 }
 
-// BenchmarkKeepLeases keeps many leases alive on a real server for ten seconds; an operation is a lease.
+// BenchmarkKeepLeases keeps many leases alive on a real server, for as long as they live by themselves, in which each is
+// renewed three times; an operation is a lease.
 func BenchmarkKeepLeases(b *testing.B) {
+	const ttl = 30
 	cluster := realServer(b)
 	eachAt(b, cluster.Endpoints(), func(b *testing.B, c *contender) {
 		ids := make(chan int64, idleThings)
-		var wg sync.WaitGroup
-		for range 100 {
-			wg.Go(func() {
-				for range idleThings / 100 {
-					id, err := c.grant(b.Context(), 9)
-					if err != nil {
-						b.Error(err)
-						return
-					}
-					ids <- id
+		renewed := make(chan func() error, idleThings)
+		many(b, func(ctx context.Context, _ int) error {
+			id, err := c.grant(ctx, ttl)
+			ids <- id
+			return err
+		}, nil)
+		many(b, func(ctx context.Context, _ int) error {
+			renewed <- c.keepAlive(ctx, <-ids)
+			return nil
+		}, func() {
+			for range idleThings {
+				if err := (<-renewed)(); err != nil {
+					b.Fatal(err)
 				}
-			})
-		}
-		wg.Wait()
-		close(ids)
-		if b.Failed() {
-			b.FailNow()
-		}
-		many(b, func(ctx context.Context, _ int) error { return c.keepAlive(ctx, <-ids) })
-		before := cpuTime()
-		select {
-		case <-time.After(10 * time.Second): // more than three renewals of each
-		case <-b.Context().Done():
-		}
-		b.ReportMetric(float64(cpuTime()-before)/idleThings, "cpu-ns/lease/10s")
+			}
+			before := cpuTime()
+			time.Sleep(ttl * time.Second)
+			b.ReportMetric(float64(cpuTime()-before)/idleThings/ttl, "cpu-ns/lease/s")
+		})
 	})
 }
 
@@ -178,14 +173,15 @@ func realServer(b *testing.B) *etcdtest.Cluster {
 }
 
 // many opens idleThings of something that lasts until its context ends, whatever b.N is, and reports what one takes to
-// open and costs while it is idle.
-func many(b *testing.B, open func(ctx context.Context, i int) error) {
+// open and costs while it is idle. If then is not nil, it is called before they end.
+func many(b *testing.B, open func(ctx context.Context, i int) error, then func()) {
+	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	before := measureFootprint()
 	start, cpu := time.Now(), cpuTime()
 	var wg sync.WaitGroup
-	const callers = 100
+	const callers = 1000
 	for caller := range callers {
 		wg.Go(func() {
 			for i := range idleThings / callers {
@@ -197,13 +193,14 @@ func many(b *testing.B, open func(ctx context.Context, i int) error) {
 		})
 	}
 	wg.Wait()
-	b.ReportMetric(float64(time.Since(start))/idleThings, "open-ns/each")
-	b.ReportMetric(float64(cpuTime()-cpu)/idleThings, "open-cpu-ns/each")
-	after := measureFootprint()
-	b.ReportMetric(float64(after.heap-before.heap)/idleThings, "heap-B/each")
-	b.ReportMetric(float64(after.stacks-before.stacks)/idleThings, "stack-B/each")
-	b.ReportMetric(float64(after.goroutines-before.goroutines), "goroutines")
-	if os.Getenv("BENCH_VERBOSE") != "" {
-		b.Logf("%+v -> %+v", before, after)
+	took, used := time.Since(start), cpuTime()-cpu
+	if then != nil {
+		then()
 	}
+	after := measureFootprint()
+	b.ReportMetric(float64(took)/idleThings, "open-ns/each")
+	b.ReportMetric(float64(used)/idleThings, "open-cpu-ns/each")
+	b.ReportMetric((float64(after.heap)-float64(before.heap))/idleThings, "heap-B/each")
+	b.ReportMetric((float64(after.stacks)-float64(before.stacks))/idleThings, "stack-B/each")
+	b.ReportMetric(float64(after.goroutines-before.goroutines), "goroutines")
 }

@@ -16,8 +16,8 @@ type contender struct {
 	put   func(ctx context.Context, key, value string) error
 	watch func(ctx context.Context, key string) watch
 	grant func(ctx context.Context, ttl int64) (id int64, err error)
-	// keepAlive keeps a lease alive and returns when the first renewal was answered.
-	keepAlive func(ctx context.Context, id int64) error
+	// keepAlive keeps a lease alive, and returns what waits for the answer to the first renewal.
+	keepAlive func(ctx context.Context, id int64) (renewed func() error)
 	close     func() error
 }
 
@@ -64,9 +64,9 @@ func dialOwn(endpoints ...string) (*contender, error) {
 			}
 			return int64(resp.ID), nil
 		},
-		keepAlive: func(ctx context.Context, id int64) error {
+		keepAlive: func(ctx context.Context, id int64) func() error {
 			ch, err := cli.KeepAlive(ctx, clientv3.LeaseID(id))
-			return firstRenewal(ch, err)
+			return func() error { return firstRenewal(ch, err) }
 		},
 		close: cli.Close,
 	}, nil
@@ -103,9 +103,9 @@ func dialOfficial(endpoints ...string) (*contender, error) {
 			}
 			return int64(resp.ID), nil
 		},
-		keepAlive: func(ctx context.Context, id int64) error {
+		keepAlive: func(ctx context.Context, id int64) func() error {
 			ch, err := cli.KeepAlive(ctx, official.LeaseID(id))
-			return firstRenewal(ch, err)
+			return func() error { return firstRenewal(ch, err) }
 		},
 		close: cli.Close,
 	}, nil
