@@ -20,8 +20,8 @@ func SetLogger(l grpclog.LoggerV2) {
 const debugEnv = "ETCD_CLIENT_DEBUG"
 
 // ClientLogLevel returns the level at which a client without Config.Logger and Config.LogConfig logs. It is the one
-// that the environment variable ETCD_CLIENT_DEBUG names, as zap writes it ("debug", "info", "warn", "error", …) in any case;
-// info if it is not set or "true"; and info, with a complaint on the standard logger, if it is anything else.
+// that the environment variable ETCD_CLIENT_DEBUG names, as zap writes it ("debug", "info", "warn", "error", …) in any
+// case; info if it is not set or "true"; and info, with a complaint on the standard logger, if it is anything else.
 func ClientLogLevel() zapcore.Level {
 	value := strings.ToLower(os.Getenv(debugEnv))
 	if value == "" || value == "true" {

@@ -194,8 +194,8 @@ func (r *retrier) next(err error) error {
 	return err
 }
 
-// awaitDeadline waits for the end of ctx if err is its deadline as the server saw it. The server keeps its own time: its
-// answer that the deadline has passed may be here a moment before the deadline is, and callers are promised that they
+// awaitDeadline waits for the end of ctx if err is its deadline as the server saw it. The server keeps its own time:
+// its answer that the deadline has passed may be here a moment before the deadline is, and callers are promised that they
 // see a bare context error then.
 func awaitDeadline(ctx context.Context, err error) {
 	if status.Code(err) != codes.DeadlineExceeded {
@@ -251,7 +251,7 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 		if r.backOff(ctx) != nil {
 			return false
 		}
-		if r.token != "" && rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken { //nolint:errorlint // the bare value
+		if r.token != "" && rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken {
 			return true
 		}
 	}
@@ -315,6 +315,6 @@ func (c *Client) maxAttempts() uint {
 }
 
 // reachedPatience is how many times longer a read waits for a cluster that was reached before: it is probably on its
-// way back, while one that never was is probably not at these endpoints. A write is not kept waiting so long: its caller
-// would be left with a context error, which does not say that it was not applied.
+// way back, while one that never was is probably not at these endpoints. A write is not kept waiting so long: its
+// caller would be left with a context error, which does not say that it was not applied.
 const reachedPatience = 10

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	official "go.etcd.io/etcd/client/v3"
@@ -117,7 +118,7 @@ func firstRenewal[R any](ch <-chan *R, err error) error {
 		return err
 	}
 	if resp := <-ch; resp == nil {
-		return fmt.Errorf("keep alive ended before the first renewal")
+		return errors.New("keep alive ended before the first renewal")
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func RunNullServerIfAsked() {
 
 // startNullServer starts this program again as a null server and returns its endpoint, and the function that ends it.
 func startNullServer() (endpoint string, stop func(), err error) {
-	cmd := exec.Command(os.Args[0]) //nolint:noctx // it ends with its standard input
+	cmd := exec.Command(os.Args[0]) //nolint:gosec // itself
 	cmd.Env = append(os.Environ(), nullServerEnv+"=1")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -74,7 +74,7 @@ func startNullServer() (endpoint string, stop func(), err error) {
 
 // serveNull serves until in ends, having told its address to out.
 func serveNull(in io.Reader, out io.Writer) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local listener
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ const childEnv = "ETCDTEST_CHILD_OF"
 
 // A program that imports this package turns into an etcd server here, before its main function or its tests, when
 // childEnv says so. What has not been initialised by now never is: this package and all it imports are.
-func init() {
+func init() { //nolint:gochecknoinits // whoever imports the package should have to do nothing more
 	parent, isChild := os.LookupEnv(childEnv)
 	if !isChild {
 		return
@@ -63,7 +63,9 @@ func startChild(l *launch, log *memberLog) (server, error) {
 		path = exe
 		env = append(env, childEnv+"="+strconv.Itoa(os.Getpid()))
 	}
-	c := &child{cmd: exec.Command(path, l.flags()...), ended: make(chan struct{})}
+	//nolint:noctx // It outlives the context of its start, and is ended by stop and kill.
+	cmd := exec.Command(path, l.flags()...)
+	c := &child{cmd: cmd, ended: make(chan struct{})}
 	c.cmd.Env = env
 	c.cmd.Stdout = log
 	c.cmd.Stderr = log

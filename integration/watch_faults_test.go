@@ -221,10 +221,10 @@ func (f *faultRun) write(ctx context.Context, random *rand.Rand) {
 
 // breakThings breaks one member or its link after the other, and mends it again, so that there always is a quorum.
 func (f *faultRun) breakThings(ctx context.Context, random *rand.Rand) {
-	sleep := func(max time.Duration) {
+	sleep := func(most time.Duration) {
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(random.Int64N(int64(max)))):
+		case <-time.After(time.Duration(random.Int64N(int64(most)))):
 		}
 	}
 	members := f.cluster.Members()

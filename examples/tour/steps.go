@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/seed-d18e112a/clientv3"
@@ -79,11 +80,11 @@ func (t *tour) ranges(ctx context.Context) error {
 
 // list prints the keys and values of a response.
 func (t *tour) list(get *clientv3.GetResponse) string {
-	s := ""
+	var s strings.Builder
 	for _, kv := range get.Kvs {
-		s += fmt.Sprintf("%s=%s ", t.name(kv.Key), kv.Value)
+		fmt.Fprintf(&s, "%s=%s ", t.name(kv.Key), kv.Value)
 	}
-	return s
+	return s.String()
 }
 
 func (t *tour) revisions(ctx context.Context) error {
@@ -257,7 +258,7 @@ func (t *tour) lease(ctx context.Context) error {
 
 func (t *tour) errors(ctx context.Context) error {
 	_, err := t.cli.Put(ctx, "", "a key must not be empty")
-	say("put without a key", "%v (err == rpctypes.ErrEmptyKey: %v)", err, err == rpctypes.ErrEmptyKey) //nolint:errorlint // shown on purpose
+	say("put without a key", "%v (err == rpctypes.ErrEmptyKey: %v)", err, err == rpctypes.ErrEmptyKey)
 
 	_, err = t.cli.Get(ctx, t.key("greeting"), clientv3.WithRev(1<<60))
 	say("get at a revision to come", "%v (ErrFutureRev: %v)", err, errors.Is(err, rpctypes.ErrFutureRev))

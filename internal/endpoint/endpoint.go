@@ -148,8 +148,7 @@ func checkControl(s string) error {
 
 // withoutURL takes the cause out of an error of url.Parse, which names the URL once more.
 func withoutURL(err error) error {
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		return urlErr.Err
 	}
 	return err

@@ -84,7 +84,7 @@ func Elsewhere(err error) bool {
 	case textTooManyRequests:
 		return false
 	}
-	_, known := rpctypes.Error(err).(rpctypes.EtcdError) //nolint:errorlint // rpctypes.Error returns the bare value
+	_, known := rpctypes.Error(err).(rpctypes.EtcdError)
 	return !known
 }
 
