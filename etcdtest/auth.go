@@ -166,7 +166,7 @@ func (a *rootAuth) unary(ctx context.Context, method string, req, reply any, cc 
 	a.mu.Unlock()
 	if token != "" {
 		err = invoke(withToken(ctx, token), method, req, reply, cc, opts...)
-		if e := rpctypes.Error(err); e != rpctypes.ErrInvalidAuthToken && e != rpctypes.ErrAuthOldRevision {
+		if !tokenRefused(err) {
 			return err
 		}
 	}
@@ -208,7 +208,7 @@ func (a *rootAuth) authenticate(ctx context.Context) (string, error) {
 		if err == nil {
 			return token, nil
 		}
-		if rpctypes.Error(err) == rpctypes.ErrAuthNotEnabled {
+		if errors.Is(rpctypes.Error(err), rpctypes.ErrAuthNotEnabled) {
 			return "", nil // a test has disabled it
 		}
 		errs = append(errs, err)
@@ -233,4 +233,9 @@ func withToken(ctx context.Context, token string) context.Context {
 		return ctx
 	}
 	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token)
+}
+
+func tokenRefused(err error) bool {
+	err = rpctypes.Error(err)
+	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision)
 }

@@ -51,6 +51,7 @@ func TestCertificatesAreRefused(t *testing.T) {
 		{"a server's for another host", elsewhere, elsewhere.ClientTLS(), codes.Unavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			conn := dialEndpoint(t, tt.cluster.Endpoints()[0], tt.cfg)
 			err := put(testContext(t), conn, "a", "x")
 			if status.Code(err) != tt.want {

@@ -63,19 +63,18 @@ func startChild(l *launch, log *memberLog) (server, error) {
 		path = exe
 		env = append(env, childEnv+"="+strconv.Itoa(os.Getpid()))
 	}
-	//nolint:noctx // It outlives the context of its start, and is ended by stop and kill.
 	cmd := exec.Command(path, l.flags()...)
-	c := &child{cmd: cmd, ended: make(chan struct{})}
-	c.cmd.Env = env
-	c.cmd.Stdout = log
-	c.cmd.Stderr = log
-	c.cmd.SysProcAttr = childAttributes()
+	cmd.Env = env
+	cmd.Stdout = log
+	cmd.Stderr = log
+	cmd.SysProcAttr = childAttributes()
 	// A script in the server's place may leave processes behind that hold the output open.
-	c.cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Second
 	// By this the child sees its parent's end. Nothing is ever written to it, and the command closes it.
-	if _, err := c.cmd.StdinPipe(); err != nil {
+	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
+	c := &child{cmd: cmd, ended: make(chan struct{})}
 	started := make(chan error)
 	go c.run(started)
 	if err := <-started; err != nil {

@@ -186,13 +186,12 @@ func (c *Cluster) change(ctx context.Context, ask func(context.Context, pb.Clust
 			return err
 		}
 		err = ask(ctx, pb.NewClusterClient(c.Member(lead).conn))
-		switch rpctypes.Error(err) {
-		case rpctypes.ErrUnhealthy, rpctypes.ErrMemberLearnerNotReady:
+		known := rpctypes.Error(err)
+		if errors.Is(known, rpctypes.ErrUnhealthy) || errors.Is(known, rpctypes.ErrMemberLearnerNotReady) {
 			return err
-		default:
-			final = err
-			return nil
 		}
+		final = err
+		return nil
 	})
 	return errors.Join(err, final)
 }

@@ -81,7 +81,7 @@ func NewProxy(network, target string) (*Proxy, error) {
 }
 
 func newProxy(network, listen, target string) (*Proxy, error) {
-	l, err := net.Listen(network, listen)
+	l, err := new(net.ListenConfig).Listen(context.Background(), network, listen)
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: starting a proxy: %w", err)
 	}
@@ -246,7 +246,7 @@ func (c *proxied) serve() {
 		reset(c.client)
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	c.mu.Lock()
 	c.server = server
 	c.mu.Unlock()

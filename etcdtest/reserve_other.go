@@ -3,6 +3,7 @@
 package etcdtest
 
 import (
+	"context"
 	"fmt"
 	"net"
 )
@@ -12,7 +13,7 @@ type reservation struct{ addr string }
 
 // reserve picks a free port on host, an IP address.
 func reserve(host string) (*reservation, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("reserving a port: %w", err)
 	}
