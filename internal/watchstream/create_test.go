@@ -98,8 +98,8 @@ func TestCreatesArePipelinedBehindTheFirst(t *testing.T) {
 	})
 }
 
-// A proxy ignores the ids and has its own, which begin at 0 and go up with the creates, and it answers out of order: here
-// it delays each answer until it has the next create, which never comes if creates are sent one at a time.
+// A proxy ignores the ids and has its own, which begin at 0 and go up with the creates, and it answers out of order: it
+// must not have two creates to answer.
 func TestProxyWithOwnIDsIsAskedOneAtATime(t *testing.T) {
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
 		keys := []string{"a", "b", "c", "d"}
@@ -157,7 +157,8 @@ func TestRefusalWithoutIDIsOfTheOldestCreate(t *testing.T) {
 		reqs := s.creates(2)
 		s.reply(refused(-1, rpctypes.ErrGRPCPermissionDenied.Error()), created(reqs[1].WatchId, 10))
 		r := b.last(a)
-		if r.Err != rpctypes.ErrPermissionDenied || r.CancelReason != rpctypes.ErrGRPCPermissionDenied.Error() || r.Created {
+		denied := rpctypes.ErrGRPCPermissionDenied.Error()
+		if r.Err != rpctypes.ErrPermissionDenied || r.CancelReason != denied || r.Created {
 			t.Errorf("last response %+v, want one of permission denied", r)
 		}
 		b.nothing(c)
@@ -238,7 +239,8 @@ func TestStreamPerMetadata(t *testing.T) {
 		s := b.stream()
 		b.Watch(withMetadata(t.Context(), "b", "2", "a", "1"), req)
 		b.noStream()
-		for _, md := range [][]string{{}, {"a", "1"}, {"a", "1", "a", "2"}, {"a", "2", "a", "1"}, {"a", "1b", "", "2"}} {
+		others := [][]string{{}, {"a", "1"}, {"a", "1", "a", "2"}, {"a", "2", "a", "1"}, {"a", "1b", "", "2"}}
+		for _, md := range others {
 			b.Watch(withMetadata(t.Context(), md...), req)
 			other := b.stream()
 			other.accept(10)

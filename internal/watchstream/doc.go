@@ -20,7 +20,8 @@
 //     left, when its watchers are ended by an error, or on Close.
 //   - A watcher has none. Its context is followed by context.AfterFunc. A pump exists from the moment its consumer has
 //     not taken a response when the next arrives, until the consumer has taken everything.
-//   - Close waits for all of them. It can, because a pump is only ever started by a group's goroutine.
+//   - Close waits for all of them. It can, because only the first two start pumps, so that none is started when they
+//     have ended.
 //
 // # Locks
 //
@@ -35,7 +36,7 @@
 //     group.watchers. When a stream ends, creating and open ones are waiting again.
 //   - watcher.next is the revision at which the watcher goes on: everything the server has below it was handed to the
 //     consumer or is in its backlog, and nothing at or above it was. Therefore a resumed watcher neither skips nor
-//     repeats, and pausing one needs no more than forgetting it on the server. 0 is "now": not yet created.
+//     repeats, and to pause one is no more than to make the server forget it. 0 is "now": not yet created.
 //   - Only the holder of group.mu sends to a consumer's channel or closes it while the watcher has no backlog; only the
 //     pump does while it has one.
 //   - A watch id is used once on a stream: whatever still arrives for a watcher that was cancelled finds no one.
@@ -44,8 +45,8 @@
 // # Bounds
 //
 //   - A backlog: Config.MaxPendingBytes and MaxPendingEvents, exceeded by at most the response that reaches them.
-//   - What is to be sent is state, not a queue of messages: the waiting watchers, the ids to cancel (each was created on
-//     this stream, so they are at most as many as its watchers) and one flag for progress. Creates that wait for their
-//     answer are at most maxInflight.
+//   - What is to be sent is state, not a queue of messages: the waiting watchers, the ids to cancel (each was created
+//     on this stream, and none is while the sender is stuck, so they are at most as many as it had watchers), and one
+//     flag for progress. Creates that wait for their answer are at most maxInflight.
 //   - Fragments being put together: the events of one revision, which etcd does not limit, but its transactions do.
 package watchstream

@@ -299,8 +299,8 @@ func TestEndedWatchesLeaveTheirContext(t *testing.T) {
 	})
 }
 
-// A watch opened when the last one of its stream has ended, but the goroutine of that has not, gets a stream of its own;
-// and the end of the former does not hide the latter.
+// A watch opened when the last one of its stream has ended, but the goroutine of that has not, gets a stream of its
+// own; and the end of the former does not hide the latter.
 func TestWatchWhileItsFormerStreamIsEnding(t *testing.T) {
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
 		gate := make(chan struct{})

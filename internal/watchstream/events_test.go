@@ -86,6 +86,24 @@ func TestProgressReachesTheWatchesOfItsStream(t *testing.T) {
 	})
 }
 
+// Old servers answer a progress request for watchers that are behind. What these get later is not lost.
+func TestEventsThatAreLaterThanProgressAreDelivered(t *testing.T) {
+	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+		var s *fakeStream
+		id, ch := b.open(&s, Request{})
+		s.reply(progress(-1, 40))
+		b.next(ch)
+		s.reply(events(id, 30), events(id, 30))
+		b.want(ch, 30)
+		b.nothing(ch)
+		s.end(errCut)
+		s = b.stream()
+		if req := s.create(); req.StartRevision != 41 {
+			t.Errorf("resumed at revision %d, want 41", req.StartRevision)
+		}
+	})
+}
+
 func TestProgressIsRequestedOnceAllWatchesAreCreated(t *testing.T) {
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
 		for range 3 {

@@ -33,9 +33,9 @@ const (
 // all that is needed to have thousands in flight.
 //
 // A grpc-proxy ignores the ids, and does not keep the order either: each create waits for the proxy's own watcher, and
-// a later one that shares an existing watcher is answered before. With an own id, not told in the request, and no order,
-// nothing says which create an answer is for, so to a proxy there is one at a time. Servers before 3.4 are treated so
-// too. Which of them is at the other end shows in the first answer, therefore the first create of a stream goes alone.
+// a later one that shares an existing watcher is answered before. With an id of its own, and no order, nothing says
+// which create an answer is for, so a proxy is asked for one at a time. Servers before 3.4 are treated so too. Which of
+// them is at the other end shows in the first answer, therefore the first create of a stream goes alone.
 type stream[R any] struct {
 	g      *group[R]
 	ctx    context.Context

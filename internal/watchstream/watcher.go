@@ -29,6 +29,7 @@ type watcher[R any] struct {
 	ready     chan struct{} // closed when Watch may return; nil if it has
 	id        int64         // on the stream, if open
 	next      int64         // the revision to go on at; 0 before the first creation of a watch "from now"
+	floor     int64         // events before this revision are dropped; next, but for progress
 	held      []*mvccpb.Event
 	fragment  bool        // ask for fragments though the caller does not
 	backlog   *backlog[R] // nil while the consumer keeps up
@@ -56,8 +57,8 @@ func (w *watcher[R]) createRequest(id int64) *pb.WatchCreateRequest {
 // The server registers it at the revision it has, say r, and sends it the events after r. The header of the answer has
 // a revision too, say c. Before 3.6, c is r: the server reads its revision once and asks itself for a watch from there
 // (v3rpc/watch.go, recvLoop). From 3.6 on it reads c after the registration, so writes may come in between: r ≤ c, and
-// the events in (r, c] follow the answer. If the stream breaks before the first event, the client knows c only: to go on
-// at c+1 loses what was between r and c, to go on anywhere before may repeat what was before r.
+// the events in (r, c] follow the answer. If the stream breaks before the first event, the client knows c only: to go
+// on at c+1 loses what was between r and c, to go on anywhere before may repeat what was before r.
 //
 // So the watch is made to start at c, whatever the version: it goes on at c+1, and events up to c are dropped
 // (receive). No caller can miss them. The server read c before it answered, and Watch returns after the answer: an
@@ -70,6 +71,7 @@ func (w *watcher[R]) created(header *pb.ResponseHeader) {
 	if rev := header.GetRevision(); w.next == 0 && rev > 0 {
 		w.next = rev + 1
 	}
+	w.floor = w.next
 	if w.req.CreatedNotify && !w.announced {
 		w.announced = true
 		w.deliver(Response{Header: header, Created: true})
@@ -109,7 +111,8 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 		w.held = events[cut:]
 		events = events[:cut:cut] // so that the consumer cannot append over what is held
 	}
-	w.next = revision(events[len(events)-1]) + 1
+	w.floor = revision(events[len(events)-1]) + 1
+	w.next = max(w.next, w.floor)
 	w.deliver(Response{Header: resp.Header, Events: events})
 	if w.backlog != nil && w.backlog.full(&w.g.e.cfg) {
 		w.pause()
@@ -119,18 +122,21 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 // unseen returns the events that were not delivered yet, which are all of them, except those before the start of a
 // watch from now on (see created).
 func (w *watcher[R]) unseen(events []*mvccpb.Event) []*mvccpb.Event {
-	if len(events) == 0 || revision(events[0]) >= w.next {
+	if len(events) == 0 || revision(events[0]) >= w.floor {
 		return events
 	}
-	return events[sort.Search(len(events), func(i int) bool { return revision(events[i]) >= w.next }):]
+	return events[sort.Search(len(events), func(i int) bool { return revision(events[i]) >= w.floor }):]
 }
 
 func revision(e *mvccpb.Event) int64 { return e.GetKv().GetModRevision() }
 
 // progress takes the server's word that all events up to the header's revision were sent. It is passed on, and the
-// watch goes on after that revision. Where it tells less than what was delivered it is dropped: a request's progress may
-// have been on the way when the watcher was created at a later revision. Servers before 3.4.25 and 3.5.8 answered a
-// progress request for watchers that were not in sync, too; nothing tells such an answer from a true one.
+// watch goes on after that revision. Where it tells less than what was delivered it is dropped: a request's progress
+// may have been on the way when the watcher was created at a later revision.
+//
+// Servers before 3.4.25 and 3.5.8 answer a progress request out of turn, and for watchers that are behind, too. Nothing
+// tells such an answer from a true one, so events up to its revision are delivered all the same if they come; but if
+// the stream breaks before they do, they are lost.
 func (w *watcher[R]) progress(header *pb.ResponseHeader) {
 	rev := header.GetRevision()
 	if rev+1 < w.next || len(w.held) > 0 {
@@ -145,10 +151,11 @@ const largeEvent = 4 << 10
 
 // pause cancels the watcher on the server until its consumer has read half of its backlog: see backlog.pump.
 //
-// When it is created again the server will send what it missed in responses of up to a thousand revisions (watcher_group.go,
-// watchBatchMaxRevs), a GiB if each of them is a MiB. So it then asks for fragments, which are of the server's request
-// size limit and can be paused at any of them. Not for small events, of which a response has less and a fragment more:
-// the server computes the size of a fragment anew with each event that it adds (v3rpc/watch.go, sendFragments).
+// When it is created again the server will send what it missed in responses of up to a thousand revisions (mvcc,
+// watchBatchMaxRevs), a GiB if each of them is a MiB. So it then asks for fragments, which are no larger than the
+// server's limit of requests, and between which it can be paused. Not for small events: the server computes the size of
+// a fragment anew with each event that it adds (v3rpc/watch.go, sendFragments), which for many small ones takes it
+// seconds.
 func (w *watcher[R]) pause() {
 	w.g.stream.forget(w)
 	w.state = paused

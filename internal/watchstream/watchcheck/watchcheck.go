@@ -205,7 +205,7 @@ func Faithful(h *History, w Watch, got []Response) error {
 			}
 			lacking := e.PrevKv == nil && e.Kv.ModRevision-1 < h.Compacted
 			if !lacking && !proto.Equal(e.PrevKv, prev) {
-				return broken(ErrFaithful, "response %d has %v with previous value %v, want %v", i, idOf(e), e.PrevKv, prev)
+				return broken(ErrFaithful, "response %d has %v with previous %v, want %v", i, idOf(e), e.PrevKv, prev)
 			}
 		}
 	}
@@ -244,7 +244,7 @@ func Ended(h *History, got []Response) error {
 			return broken(ErrEnded, "response %d follows the last one", i+1)
 		}
 		if rev := r.CompactRevision; rev != 0 && (rev > h.Compacted || rev <= lastRevision(got)) {
-			return broken(ErrEnded, "compacted at %d, which is at %d; %d was delivered", rev, h.Compacted, lastRevision(got))
+			return broken(ErrEnded, "compacted at %d, was at %d, delivered to %d", rev, h.Compacted, lastRevision(got))
 		}
 	}
 	return nil
