@@ -61,6 +61,7 @@ func TestWatchOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := before.Header.Revision
+		catchUp(t, e)
 		cases := map[string]struct {
 			key  string
 			opts []clientv3.OpOption
@@ -100,6 +101,18 @@ func TestWatchOptions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// catchUp waits until every member has everything: a watch begins with the present of the member that it meets.
+func catchUp(t *testing.T, e *env) {
+	t.Helper()
+	for _, m := range e.cluster.Members() {
+		cfg := e.config(t)
+		cfg.Endpoints = []string{m.Endpoint()}
+		if _, err := open(t, cfg).Get(e.ctx, e.prefix); err != nil { // linearizable
+			t.Fatal(err)
+		}
+	}
 }
 
 func opts(o ...clientv3.OpOption) []clientv3.OpOption { return o }
