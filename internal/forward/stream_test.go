@@ -27,7 +27,7 @@ func stream(chunks ...clientv3.RangeStreamResponse) clientv3.GetStreamChan {
 func addTen(r *pb.RangeResponse) *pb.RangeResponse { return &pb.RangeResponse{Count: r.Count + 10} }
 
 func TestChunksAreChangedInOrder(t *testing.T) {
-	out := Stream(t.Context(), stream(chunk(1), chunk(2), chunk(3)), addTen)
+	out := Stream(t.Context(), stream(chunk(2), chunk(3)), addTen, chunk(1))
 	want := int64(11)
 	for c := range out {
 		if c.Err() != nil || c.Count != want {
