@@ -156,7 +156,7 @@ func (m *member) serve() {
 		select {
 		case req := <-m.s.requests:
 			m.handle(req)
-		case <-time.After(time.Duration(m.intn(int(40*time.Millisecond)) + 1)):
+		case <-time.After(m.tick()):
 			if m.lag > 0 && m.chance(3) {
 				m.lag--
 			}
@@ -168,6 +168,16 @@ func (m *member) serve() {
 		case <-m.s.ctx.Done():
 		}
 	}
+}
+
+// tick returns how long until something is sent.
+func (m *member) tick() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.calm {
+		return time.Second
+	}
+	return time.Duration(m.rand.IntN(int(40 * time.Millisecond)))
 }
 
 func (m *member) handle(req *pb.WatchRequest) {
