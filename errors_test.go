@@ -28,8 +28,12 @@ func TestErrorsOfEtcdAreTheirValues(t *testing.T) {
 		c := m.client(t, func(cfg *Config) { cfg.MaxUnaryRetries = 1 })
 		for name, op := range ops {
 			for _, sent := range scripted.EtcdErrors() {
-				// Some servers send them as Unknown; the text is what they are known by.
-				for _, sent := range []error{sent, status.Error(codes.Unknown, status.Convert(sent).Message())} {
+				forms := []error{sent}
+				if name == "Put" || name == "Get" {
+					// Some servers send them as Unknown; the text is what they are known by.
+					forms = append(forms, status.Error(codes.Unknown, status.Convert(sent).Message()))
+				}
+				for _, sent := range forms {
 					m.handle(op.method, scripted.Fail(sent))
 					err := op.do(t.Context(), c)
 					value := rpctypes.Error(sent)

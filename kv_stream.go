@@ -92,16 +92,21 @@ func (c *chunks) send(chunk *pb.RangeResponse) error {
 	}
 }
 
-// close ends the stream, with err if it is not nil. A reader that has walked away is not waited for: the error takes
-// the place of the chunk that was not read. One that is still there must find it, or a stream cut short would look
-// complete.
+// close ends the stream, with err if it is not nil. A reader that is still there must find the error, or a stream cut
+// short would look complete. One that has walked away is not waited for, once it has ended the context: then the error
+// takes the place of the chunk that was not read.
 func (c *chunks) close(err error) {
 	if err != nil {
+		end := RangeStreamResponse{err: err}
 		select {
-		case <-c.ch:
-		default:
+		case c.ch <- end:
+		case <-c.ctx.Done():
+			select {
+			case <-c.ch:
+			default:
+			}
+			c.ch <- end // there is room: nobody else sends
 		}
-		c.ch <- RangeStreamResponse{err: err} // there is room: nobody else sends
 	}
 	close(c.ch)
 }

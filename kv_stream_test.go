@@ -495,7 +495,7 @@ func TestPagesAreAdaptedToTheSizeOfValues(t *testing.T) {
 		m := newMembers(t, 1)
 		s := newStore(m, 2000)
 		s.value = make([]byte, 100<<10)
-		ch, err := m.client(t).GetStream(t.Context(), "k", WithPrefix(), WithLimit(500))
+		ch, err := m.client(t).GetStream(t.Context(), "k", WithPrefix(), WithLimit(300))
 		if err != nil {
 			t.Fatal(err)
 		}

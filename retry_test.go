@@ -428,6 +428,7 @@ func TestReadsWaitLongerForAClusterThatWasReached(t *testing.T) {
 		c := m.client(t, func(cfg *Config) { cfg.MaxUnaryRetries, cfg.BackoffWaitBetween = 10, 100*time.Millisecond })
 		time.Sleep(time.Second)
 		m.servers[0].Stop()
+		synctest.Wait()
 		for name, tt := range map[string]struct {
 			op   operation
 			want time.Duration
