@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,13 @@ func Cluster(t testing.TB) *etcdtest.Cluster {
 		t.Fatal(cluster.err)
 	}
 	return cluster.Cluster
+}
+
+var prefixes atomic.Int64
+
+// Prefix returns a prefix of keys that no other test, and no other run of this one, has.
+func Prefix(t testing.TB) string {
+	return fmt.Sprintf("test/%s/%d/", t.Name(), prefixes.Add(1))
 }
 
 // Context returns a context that bounds the test.
