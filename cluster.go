@@ -66,8 +66,7 @@ func NewClusterFromClusterClient(remote pb.ClusterClient, c *Client) Cluster {
 }
 
 func (c *cluster) MemberList(ctx context.Context, opts ...OpOption) (*MemberListResponse, error) {
-	op := NewOp()
-	op.apply(opts)
+	op := Op{}.with(opts)
 	resp, err := c.remote.MemberList(ctx, &pb.MemberListRequest{Linearizable: !op.IsSerializable()}, c.callOpts...)
 	return (*MemberListResponse)(resp), ContextError(ctx, err)
 }

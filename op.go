@@ -70,7 +70,7 @@ func NewOp() *Op { return &Op{key: []byte{}} }
 // OpGet returns the operation of KV.Get. It panics if WithPrefix and WithFromKey are combined.
 func OpGet(key string, opts ...OpOption) Op {
 	op := Op{t: tRange, key: []byte(key)}
-	op.apply(opts)
+	op = op.with(opts)
 	op.requireOneRange()
 	return op
 }
@@ -79,7 +79,7 @@ func OpGet(key string, opts ...OpOption) Op {
 // a filter by revision, sorting, serializable, count only, and those of watches.
 func OpPut(key, val string, opts ...OpOption) Op {
 	op := Op{t: tPut, key: []byte(key), val: []byte(val)}
-	op.apply(opts)
+	op = op.with(opts)
 	refuse("put",
 		unexpected{"range", op.end != nil},
 		unexpected{"limit", op.limit != 0},
@@ -100,7 +100,7 @@ func OpPut(key, val string, opts ...OpOption) Op {
 // only, and those of watches.
 func OpDelete(key string, opts ...OpOption) Op {
 	op := Op{t: tDeleteRange, key: []byte(key)}
-	op.apply(opts)
+	op = op.with(opts)
 	op.requireOneRange()
 	refuse("delete",
 		unexpected{"lease", op.leaseID != 0},
@@ -121,7 +121,7 @@ func OpDelete(key string, opts ...OpOption) Op {
 // on options that a watch cannot have: a lease, a limit, sorting, serializable, count only, filters by revision.
 func OpWatch(key string, opts ...OpOption) Op {
 	op := Op{t: tRange, key: []byte(key)}
-	op.apply(opts)
+	op = op.with(opts)
 	refuse("watch",
 		unexpected{"lease", op.leaseID != 0},
 		unexpected{"limit", op.limit != 0},
@@ -139,10 +139,17 @@ func OpTxn(cmps []Cmp, thenOps []Op, elseOps []Op) Op {
 	return Op{t: tTxn, cmps: cmps, thenOps: thenOps, elseOps: elseOps}
 }
 
-func (op *Op) apply(opts []OpOption) {
-	for _, opt := range opts {
-		opt(op)
+// with returns the operation with the options applied. The one that options get a pointer to is another than the
+// caller's, so that an operation without options stays on the stack.
+func (op Op) with(opts []OpOption) Op {
+	if len(opts) == 0 {
+		return op
 	}
+	applied := op
+	for _, opt := range opts {
+		opt(&applied)
+	}
+	return applied
 }
 
 // requireOneRange panics if the options ask for two ranges at once.

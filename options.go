@@ -198,15 +198,13 @@ func WithWatchBufLog() OpOption {
 
 // IsOptsWithPrefix reports whether WithPrefix is among the options.
 func IsOptsWithPrefix(opts []OpOption) bool {
-	op := NewOp()
-	op.apply(opts)
+	op := Op{}.with(opts)
 	return op.isOptsWithPrefix
 }
 
 // IsOptsWithFromKey reports whether WithFromKey is among the options.
 func IsOptsWithFromKey(opts []OpOption) bool {
-	op := NewOp()
-	op.apply(opts)
+	op := Op{}.with(opts)
 	return op.isOptsWithFromKey
 }
 
