@@ -49,9 +49,9 @@ type Client struct {
 	conn      *grpc.ClientConn // nil for a client of NewCtxClient
 	endpoints *balance.Set     // nil with it
 
-	transport  grpccredentials.TransportCredentials
-	tokenCreds *tokenCredentials // nil without authentication
-	tokens     *token.Source     // nil without user name and password
+	transport  grpccredentials.TransportCredentials // of connections that use TLS
+	tokenCreds *tokenCredentials                    // nil without authentication
+	tokens     *token.Source                        // nil without user name and password
 
 	metadata context.Context //nolint:containedctx // what every call's outgoing metadata has, made once
 	budget   *retry.Budget
@@ -113,7 +113,7 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 		pb.Watch_Watch_FullMethodName:          {},
 		pb.Lease_LeaseKeepAlive_FullMethodName: {},
 	}
-	c.transport = balance.NewCredentials(credentials.NewTransportCredential(cfg.TLS), cfg.TLS != nil)
+	c.transport = credentials.NewTransportCredential(cfg.TLS)
 	c.ctx, c.cancel = context.WithCancel(parent)
 	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
 	base := cfg.BackoffWaitBetween
@@ -321,7 +321,7 @@ const (
 // dialOptions are the client's own options of a connection.
 func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(c.transport),
+		grpc.WithTransportCredentials(set.Credentials(c.transport, c.cfg.TLS != nil)),
 		grpc.WithDefaultCallOptions(c.callOptions()...),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
 		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),

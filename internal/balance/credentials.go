@@ -13,16 +13,16 @@ import (
 // Credentials secures each connection as its endpoint wants it: TLS for https and unixs, plaintext for http, and for
 // the forms that leave it open TLS if TLS is configured. So endpoints of both kinds can stand in one list.
 type Credentials struct {
-	secure     credentials.TransportCredentials // for endpoints that need TLS
-	unsettled  credentials.TransportCredentials // for endpoints that leave it open
-	plaintext  credentials.TransportCredentials
-	anySecured bool
+	set       *Set
+	secure    credentials.TransportCredentials // for endpoints that need TLS
+	unsettled credentials.TransportCredentials // for endpoints that leave it open
+	plaintext credentials.TransportCredentials
 }
 
-// NewCredentials returns credentials that use secure where TLS is needed. Configured tells whether the user asked for
-// TLS, so that endpoints which leave it open use it too.
-func NewCredentials(secure credentials.TransportCredentials, configured bool) *Credentials {
-	c := &Credentials{secure: secure, plaintext: insecure.NewCredentials(), anySecured: true}
+// Credentials returns the credentials of the set's connections, which use secure where TLS is needed. Configured tells
+// whether the user asked for TLS, so that endpoints which leave it open use it too.
+func (s *Set) Credentials(secure credentials.TransportCredentials, configured bool) *Credentials {
+	c := &Credentials{set: s, secure: secure, plaintext: insecure.NewCredentials()}
 	c.unsettled = c.plaintext
 	if configured {
 		c.unsettled = secure
@@ -30,18 +30,24 @@ func NewCredentials(secure credentials.TransportCredentials, configured bool) *C
 	return c
 }
 
+// of returns the credentials of connections to an endpoint.
+func (c *Credentials) of(e *Endpoint) credentials.TransportCredentials {
+	switch e.target.TLS {
+	case endpoint.TLSRequired:
+		return c.secure
+	case endpoint.TLSForbidden:
+		return c.plaintext
+	default:
+		return c.unsettled
+	}
+}
+
 // ClientHandshake finds the endpoint in the address's attributes, which gRPC puts into the handshake's context.
 func (c *Credentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn,
 ) (net.Conn, credentials.AuthInfo, error) {
 	creds := c.unsettled
 	if e, ok := credentials.ClientHandshakeInfoFromContext(ctx).Attributes.Value(endpointKey{}).(*Endpoint); ok {
-		switch e.target.TLS {
-		case endpoint.TLSRequired:
-			creds = c.secure
-		case endpoint.TLSForbidden:
-			creds = c.plaintext
-		case endpoint.TLSOptional:
-		}
+		creds = c.of(e)
 	}
 	if name := creds.Info().ServerName; name != "" { //nolint:staticcheck // deprecated for setting, not for asking
 		// gRPC's TLS credentials verify the endpoint's name whatever their configuration names.
@@ -55,13 +61,23 @@ func (c *Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.Auth
 	return c.secure.ServerHandshake(conn)
 }
 
-// Info describes the strongest protection in use, by which gRPC decides whether per-call credentials that need a
-// secure transport may be configured. Each connection is checked for them again.
-func (c *Credentials) Info() credentials.ProtocolInfo { return c.secure.Info() }
+// Info describes the strongest protection that an endpoint of the set has. gRPC asks for it to decide whether per-call
+// credentials that need a secure transport may be configured (each connection is checked for them again), and names the
+// scheme of calls, http or https, after it.
+func (c *Credentials) Info() credentials.ProtocolInfo {
+	c.set.mu.Lock()
+	defer c.set.mu.Unlock()
+	for _, e := range c.set.endpoints {
+		if c.of(e) == c.secure {
+			return c.secure.Info()
+		}
+	}
+	return c.plaintext.Info()
+}
 
-// Clone returns an independent copy.
+// Clone returns a copy for the same set.
 func (c *Credentials) Clone() credentials.TransportCredentials {
-	return NewCredentials(c.secure.Clone(), c.unsettled != c.plaintext)
+	return c.set.Credentials(c.secure.Clone(), c.unsettled != c.plaintext)
 }
 
 // OverrideServerName is part of the interface; grpc.WithAuthority is what clients use.

@@ -41,7 +41,7 @@ func TestEachEndpointIsSecuredAsItWants(t *testing.T) {
 			}
 			open := network.Serve(t, "open:1", openOpts...)
 			f := &fixture{t: t, network: network, Set: NewSet(parse(t, "http://plain:1", "https://secure:1", "open:1"))}
-			f.dial(NewCredentials(credentials.NewTLS(&tls.Config{RootCAs: cert.Pool}), configured))
+			f.dial(credentials.NewTLS(&tls.Config{RootCAs: cert.Pool}), configured)
 			time.Sleep(time.Second)
 			synctest.Wait()
 			for range 60 {
@@ -70,7 +70,7 @@ func TestServersAreVerifiedByTheNameOfTheirEndpoint(t *testing.T) {
 		network.Serve(t, "wrong:1", withTLS)
 		right := network.Serve(t, "right:1", withTLS)
 		f := &fixture{t: t, network: network, Set: NewSet(parse(t, "https://wrong:1", "https://right:1"))}
-		f.dial(NewCredentials(credentials.NewTLS(&tls.Config{RootCAs: cert.Pool}), true))
+		f.dial(credentials.NewTLS(&tls.Config{RootCAs: cert.Pool}), true)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		for range 10 {
@@ -88,14 +88,42 @@ func TestServersAreVerifiedByTheNameOfTheirEndpoint(t *testing.T) {
 	})
 }
 
-func TestCredentialsClone(t *testing.T) {
-	c := NewCredentials(credentials.NewTLS(nil), true)
-	clone, ok := c.Clone().(*Credentials)
-	if !ok || clone.unsettled == clone.plaintext {
-		t.Error("the clone has forgotten that TLS is configured")
-	}
-	clone, ok = NewCredentials(credentials.NewTLS(nil), false).Clone().(*Credentials)
-	if !ok || clone.unsettled != clone.plaintext {
-		t.Error("the clone believes that TLS is configured")
+func TestAConfiguredServerNameIsTheOneToVerify(t *testing.T) {
+	cert := scripted.NewCertificate(t, "right")
+	synctest.Test(t, func(t *testing.T) {
+		network := scripted.NewNetwork()
+		server := network.Serve(t, "another:1", grpc.Creds(credentials.NewServerTLSFromCert(&cert.TLS)))
+		f := &fixture{t: t, network: network, Set: NewSet(parse(t, "https://another:1"))}
+		f.dial(credentials.NewTLS(&tls.Config{RootCAs: cert.Pool, ServerName: "right"}), true)
+		if _, err := f.put(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Calls are addressed to the endpoint all the same.
+		if got := server.Calls(put)[0].Metadata().Get(":authority"); len(got) != 1 || got[0] != "another:1" {
+			t.Errorf("authority %q", got)
+		}
+	})
+}
+
+func TestCredentialsTellTheStrongestProtection(t *testing.T) {
+	for _, tt := range []struct {
+		endpoints  []string
+		configured bool
+		want       string
+	}{
+		{[]string{"http://a:1"}, false, "insecure"},
+		{[]string{"http://a:1"}, true, "insecure"},
+		{[]string{"a:1", "unix:s"}, false, "insecure"},
+		{[]string{"a:1"}, true, "tls"},
+		{[]string{"http://a:1", "https://b:1"}, false, "tls"},
+		{[]string{"unixs://s"}, false, "tls"},
+		{nil, false, "insecure"},
+	} {
+		c := NewSet(parse(t, tt.endpoints...)).Credentials(credentials.NewTLS(nil), tt.configured)
+		for _, c := range []credentials.TransportCredentials{c, c.Clone()} {
+			if got := c.Info().SecurityProtocol; got != tt.want {
+				t.Errorf("%v, configured %t: %q, want %q", tt.endpoints, tt.configured, got, tt.want)
+			}
+		}
 	}
 }

@@ -53,13 +53,14 @@ func newFixture(t *testing.T, endpoints []string, addrs ...string) *fixture {
 	for _, addr := range addrs {
 		f.servers[addr] = f.network.Serve(t, addr)
 	}
-	f.dial(NewCredentials(insecure.NewCredentials(), false))
+	f.dial(insecure.NewCredentials(), false)
 	return f
 }
 
-func (f *fixture) dial(creds credentials.TransportCredentials) {
+func (f *fixture) dial(secure credentials.TransportCredentials, configured bool) {
 	f.t.Helper()
-	opts := append(f.DialOptions(), f.network.DialOption(), grpc.WithTransportCredentials(creds),
+	opts := append(f.DialOptions(), f.network.DialOption(),
+		grpc.WithTransportCredentials(f.Credentials(secure, configured)),
 		grpc.WithDisableRetry(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1, MaxDelay: time.Second},
