@@ -154,6 +154,7 @@ type retrier struct {
 	waits            int       // backoffs so far
 	learners         int       // attempts, the last ones, that learners refused
 	refusedSince     time.Time // when a token was first refused; zero before
+	triedTwice       string    // a fresh token that was refused and tried again
 	refusal          error     // why there is no new token, if the server said so
 	unreachableSince time.Time // when the call first found no endpoint connected; zero while it does find one
 }
@@ -232,8 +233,8 @@ func (r *retrier) reconnect(ctx context.Context) bool {
 // reauthenticate fetches a new token in place of the one that was refused. If the server refuses that too, its reason
 // is the error of the call; if it fails otherwise, the first refusal stands.
 //
-// A token that is refused although it is fresh may be unknown to this member only, which is behind the one that issued
-// it. Then the next attempt comes after a backoff and, if possible, at another endpoint.
+// A token that is refused although it is fresh may be unknown to this member only, which is a little behind the one that
+// issued it. So it is tried once more, after a backoff and, if possible, at another endpoint, before it is replaced.
 func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 	tokens := r.client.tokens
 	if tokens == nil || r.method == pb.Auth_Authenticate_FullMethodName {
@@ -251,7 +252,9 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 		if r.backOff(ctx) != nil {
 			return false
 		}
-		if r.token != "" && rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken {
+		unknown := rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken //nolint:errorlint // the bare value
+		if unknown && r.token != r.triedTwice {
+			r.triedTwice = r.token
 			return true
 		}
 	}
@@ -267,7 +270,7 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 
 // tokenPatience is how long a call goes on while fresh tokens are refused: members are not so far behind each other for
 // long, and a cluster that takes none has another problem.
-const tokenPatience = 3 * time.Second
+const tokenPatience = 5 * time.Second
 
 // again waits for the retry budget, and for the backoff unless an endpoint is left that may do better at once.
 func (r *retrier) again(ctx context.Context, err error) bool {
