@@ -44,7 +44,7 @@ var setups = []*setup{
 	{name: "three unix", opts: []etcdtest.Option{etcdtest.WithMembers(3), calm, etcdtest.WithUnixSockets()}},
 	{name: "one auth", opts: []etcdtest.Option{etcdtest.WithAuth(etcdtest.Auth{})}},
 	{name: "three auth JWT", opts: []etcdtest.Option{
-		etcdtest.WithMembers(3), calm, etcdtest.WithAuth(etcdtest.Auth{JWT: true, TokenTTL: time.Second}),
+		etcdtest.WithMembers(3), calm, etcdtest.WithAuth(etcdtest.Auth{JWT: true, TokenTTL: 2 * time.Second}),
 	}},
 }
 

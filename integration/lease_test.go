@@ -124,6 +124,7 @@ func TestLeases(t *testing.T) {
 		for range 20 {
 			want = append(want, e.grant(t, 600))
 		}
+		e.catchUp(t) // a member lists the leases that it knows of
 		resp, err := e.Leases(e.ctx)
 		if err != nil {
 			t.Fatal(err)
