@@ -91,7 +91,7 @@ type Engine struct {
 	idle    timetable // by due time
 	ready   queue     // by expiry
 	held    queue     // by expiry
-	flight  queue     // by when to look at it: expiry or stall
+	flight  timetable // by when to look at it: expiry or stall
 	order   uint64
 
 	stream    *stream // nil if none is wanted, or the last one has ended
@@ -191,7 +191,7 @@ func (e *Engine) halted() error {
 	return nil
 }
 
-// Close closes all sinks, ends the stream and waits for all goroutines. It always returns nil. Closing again is allowed.
+// Close closes all sinks, ends the stream and waits for all goroutines. It always returns nil. It may be called again.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if !e.closed {

@@ -1,6 +1,7 @@
 package renew
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -31,9 +32,8 @@ type lease struct {
 const (
 	maxTTL     = time.Duration(math.MaxInt64 / 4) // about 73 years: instants can be added without overflow
 	minStall   = time.Second
-	minGrid    = 10 * time.Millisecond
-	maxGrid    = 5120 * time.Millisecond
-	crowd      = 64 // more leases than that are renewed in groups
+	crowd      = 64 // more leases than that are renewed in groups,
+	groups     = 8  // of which there are so many
 	heldFaults = 2  // faults from which on a lease is held back
 	maxFaults  = 100
 )
@@ -55,21 +55,20 @@ func (l *lease) load() int64 { return 3e6 * int64(time.Second) / int64(max(l.ttl
 
 // due returns when the lease, answered now, is to be renewed.
 //
-// In a crowd, instants are rounded down to a coarse grid, since renewals that go out together and are answered together
-// cost a fraction of single ones, most of whose cost is to wake everything from the engine to the network poller. The
-// first answers of a crowd, which was kept alive together, are spread over the whole period, as they are in the long run.
+// A crowd is renewed in groups, eight in a period, since renewals that go out together and are answered together
+// cost a fraction of single ones, most of whose cost is to wake everything from the engine to the network poller. As
+// the period is a multiple of the groups' distance, a lease stays in its group. The first answers of a crowd, which
+// was kept alive together, are spread over the whole period, and so over all groups.
 func (l *lease) due(now time.Duration, first, crowded bool) time.Duration {
 	period := l.ttl / 3
-	grid, spread := minGrid, period/16
-	if crowded {
-		for grid < maxGrid && grid*2 <= period/8 {
-			grid *= 2
-		}
-		if first {
-			spread = period - 2*grid // so that it is in the future even when rounded down
-		}
+	if !crowded {
+		return now + period - rand.N(period/16)
 	}
-	return (now + period - rand.N(spread+1)).Truncate(grid)
+	distance := period / groups
+	if first {
+		period -= rand.N(period - 2*distance) // in the future even when rounded down
+	}
+	return (now + period).Truncate(distance)
 }
 
 // blame notes that a stream ended while the lease's renewal was the oldest unanswered one.
@@ -83,7 +82,7 @@ func (l *lease) blame(cause error) {
 // server answers in order, so if the error is about a lease at all, it is about that one. A stall is most often the
 // member's fault and counts only when it happens to the same lease twice in a row.
 func suspicion(cause error) uint8 {
-	if cause == ErrStalled {
+	if errors.Is(cause, ErrStalled) {
 		return 1
 	}
 	switch code(cause) {

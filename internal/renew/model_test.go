@@ -178,7 +178,7 @@ type user struct {
 	canceled bool
 }
 
-// TestModel lets callers, leases and faults come and go at random and checks after each step what must hold at any time:
+// TestModel lets callers, leases and faults come and go at random and checks after each step what must always hold:
 // no sink is open when the server may have given the lease away, and none is closed without a reason.
 func TestModel(t *testing.T) {
 	seeds := []uint64{rand.Uint64()}

@@ -45,16 +45,6 @@ func (q *queue) put(l *lease, at time.Duration) {
 
 func (q *queue) remove(l *lease) { heap.Remove(q, int(l.slot)) }
 
-// drain empties the queue and returns what was in it, in no order.
-func (q *queue) drain() []*lease {
-	all := q.leases
-	q.leases = nil
-	for _, l := range all {
-		l.home = nil
-	}
-	return all
-}
-
 func (q *queue) Len() int           { return len(q.leases) }
 func (q *queue) Less(i, j int) bool { return q.leases[i].at < q.leases[j].at }
 
@@ -77,16 +67,16 @@ func (q *queue) Pop() any {
 	return l
 }
 
-// timetable holds leases by the instant at which they are due, for which it suffices that many are due at the same one:
-// putting one in and taking it out then costs the same however many there are, while a heap of all leases would take
-// more time than everything else here.
+// timetable holds leases by the instant at which something is to be done with them. It is made for many having the
+// same one: whatever their number, putting one in and taking it out costs the same then. Leases with the same instant
+// are kept in the order in which they came.
 type timetable struct {
 	times []time.Duration          // in ascending order
-	due   map[time.Duration]*lease // the first of a list for each of times
+	due   map[time.Duration]*lease // the first of a circular list for each of times
 	n     int
 }
 
-// next returns the first instant at which something is due, or never.
+// next returns the first instant, or never.
 func (t *timetable) next() time.Duration {
 	if len(t.times) == 0 {
 		return never
@@ -94,40 +84,48 @@ func (t *timetable) next() time.Duration {
 	return t.times[0]
 }
 
-// first returns a lease that is due at the first instant, or nil.
+// first returns the first lease of the first instant, or nil.
 func (t *timetable) first() *lease { return t.due[t.next()] }
 
 func (t *timetable) put(l *lease, at time.Duration) {
 	l.leave()
 	l.home, l.at = t, at
 	t.n++
-	first := t.due[at]
-	if first == nil {
-		if t.due == nil {
-			t.due = make(map[time.Duration]*lease)
-		}
-		i, _ := slices.BinarySearch(t.times, at)
-		t.times = slices.Insert(t.times, i, at)
-	} else {
-		first.prev, l.next = l, first
+	if first := t.due[at]; first != nil {
+		last := first.prev
+		last.next, l.prev = l, last
+		l.next, first.prev = first, l
+		return
 	}
+	if t.due == nil {
+		t.due = make(map[time.Duration]*lease)
+	}
+	l.next, l.prev = l, l
 	t.due[at] = l
+	i, _ := slices.BinarySearch(t.times, at)
+	t.times = slices.Insert(t.times, i, at)
 }
 
 func (t *timetable) remove(l *lease) {
 	t.n--
-	if l.next != nil {
-		l.next.prev = l.prev
-	}
 	switch {
-	case l.prev != nil:
-		l.prev.next = l.next
-	case l.next != nil:
-		t.due[l.at] = l.next
-	default:
+	case l.next == l:
 		delete(t.due, l.at)
 		i, _ := slices.BinarySearch(t.times, l.at)
 		t.times = slices.Delete(t.times, i, i+1)
+	case t.due[l.at] == l:
+		t.due[l.at] = l.next
 	}
+	l.prev.next, l.next.prev = l.next, l.prev
 	l.next, l.prev = nil, nil
+}
+
+// drain empties the timetable and returns what was in it.
+func (t *timetable) drain() []*lease {
+	all := make([]*lease, 0, t.n)
+	for l := t.first(); l != nil; l = t.first() {
+		l.leave()
+		all = append(all, l)
+	}
+	return all
 }

@@ -63,11 +63,14 @@ func checkTimetable(t *testing.T, tt *timetable, n int) {
 	t.Helper()
 	count := 0
 	for _, at := range tt.times {
-		for l := tt.due[at]; l != nil; l = l.next {
-			if l.at != at || l.next != nil && l.next.prev != l || (l.prev == nil) != (tt.due[at] == l) {
+		first := tt.due[at]
+		for l := first; ; l = l.next {
+			if l.at != at || l.next.prev != l {
 				t.Fatalf("broken list at %v", at)
 			}
-			count++
+			if count++; l.next == first || count > n {
+				break
+			}
 		}
 	}
 	if count != n || tt.n != n || len(tt.times) != len(tt.due) || !slices.IsSorted(tt.times) {

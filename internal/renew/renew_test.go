@@ -295,8 +295,8 @@ func TestKeepAliveDuringARenewalInFlightSharesIt(t *testing.T) {
 	})
 }
 
-// The receiver of a stream may have a response in hand when the stream is dropped. It must not be taken for the answer to
-// the renewal that was sent since, on another stream, or the TTL would be counted from that one.
+// The receiver of a stream may have a response in hand when the stream is dropped. It must not be taken for the answer
+// to the renewal that was sent since, on another stream, or the TTL would be counted from that one.
 func TestResponsesOfADroppedStreamAreIgnored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		e := start(t, Config{Client: &fakeClient{serve: (*fakeStream).hang}})

@@ -103,8 +103,8 @@ func (e *Engine) makeReady(l *lease) {
 
 // next returns when step has something to do again, if nothing else happens.
 func (e *Engine) next(now time.Duration) time.Duration {
-	next := e.idle.next()
-	for _, q := range []*queue{&e.ready, &e.held, &e.flight} {
+	next := min(e.idle.next(), e.flight.next())
+	for _, q := range []*queue{&e.ready, &e.held} {
 		if l := q.first(); l != nil {
 			next = min(next, l.at)
 		}
@@ -122,7 +122,8 @@ func (e *Engine) next(now time.Duration) time.Duration {
 // watchFlight looks at the leases that are in flight, and due to be looked at because they have expired or the stream
 // may have stalled. An expired one remains in flight, see the package's invariants.
 func (e *Engine) watchFlight(now time.Duration) {
-	for l := e.flight.first(); l != nil && l.at <= now; l = e.flight.first() {
+	for e.flight.next() <= now {
+		l := e.flight.first()
 		if l.callers != nil && l.expires <= now {
 			e.expire(l)
 		}
@@ -160,7 +161,7 @@ func (e *Engine) rest() {
 	e.running = false
 	e.wakeAt = 0
 	e.leases = make(map[int64]*lease)
-	e.idle, e.ready, e.held, e.flight = timetable{}, queue{}, queue{}, queue{}
+	e.idle, e.ready, e.held, e.flight = timetable{}, queue{}, queue{}, timetable{}
 	e.load = 0
 	e.attempts, e.refusals, e.lastError, e.previous = 0, 0, nil, nil
 	e.paced = false
@@ -177,7 +178,7 @@ func (e *Engine) send(now time.Duration) {
 		e.pacer.SetLimitAt(at, rate.Limit(pace))
 		e.pacer.SetBurstAt(at, max(1, int(pace*paceTick.Seconds())))
 	}
-	for e.flight.Len() < e.window {
+	for e.flight.n < e.window {
 		l := e.pick(now)
 		if l == nil {
 			break
@@ -224,7 +225,10 @@ func (e *Engine) answer(s *stream, resp *pb.LeaseKeepAliveResponse) {
 		e.log.Info("lease keepalive stream works again", zap.Int("attempts", e.attempts))
 	}
 	e.attempts, e.refusals, e.lastError = 0, 0, nil
-	l := e.leases[resp.GetID()]
+	l := e.flight.first()
+	if l == nil || l.id != resp.GetID() { // nearly always it is: a server answers in order
+		l = e.leases[resp.GetID()]
+	}
 	if l == nil || l.home != &e.flight {
 		return // nobody asked
 	}
@@ -241,7 +245,7 @@ func (e *Engine) answer(s *stream, resp *pb.LeaseKeepAliveResponse) {
 		e.renewed(l, resp, now)
 	}
 	// The window is refilled when half of it is free, which keeps renewals together.
-	if e.waiting() > 0 && !e.paced && e.flight.Len() <= e.window/2 {
+	if e.waiting() > 0 && !e.paced && e.flight.n <= e.window/2 {
 		e.wakeBy(now)
 	}
 }

@@ -140,7 +140,10 @@ func (s *stream) serve() error {
 	var sender sync.WaitGroup
 	var sendErr error
 	sender.Go(func() {
-		if sendErr = s.send(rpc); sendErr != nil {
+		sendErr = s.send(rpc)
+		if errors.Is(sendErr, io.EOF) || s.ctx.Err() != nil {
+			sendErr = nil // the stream has ended, and receive knows why
+		} else if sendErr != nil {
 			s.cancel() // so that receive returns
 		}
 	})
@@ -177,7 +180,7 @@ func (s *stream) receive(rpc pb.Lease_LeaseKeepAliveClient) error {
 	}
 }
 
-// send sends what step has put in the outbox. It returns nil if the stream has ended, for receive knows why then.
+// send sends what step has put in the outbox, until Send fails, or the stream's context ends.
 func (s *stream) send(rpc pb.Lease_LeaseKeepAliveClient) error {
 	var ids []int64
 	for {
@@ -194,9 +197,6 @@ func (s *stream) send(rpc pb.Lease_LeaseKeepAliveClient) error {
 		for i, id := range ids {
 			requests[i].ID = id
 			if err := rpc.Send(&requests[i]); err != nil {
-				if errors.Is(err, io.EOF) || s.ctx.Err() != nil {
-					return nil
-				}
 				return err
 			}
 		}
