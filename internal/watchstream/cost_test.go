@@ -191,7 +191,7 @@ func receiving(t testing.TB, c *fakeClient) (*Engine[Response], *stream[Response
 	g := newGroup(e, "", nil)
 	w := &watcher[Response]{ch: make(chan Response, 1), next: 1}
 	g.add(t.Context(), w)
-	s := newStream(g, g.ctx, g.cancel, nil)
+	s := newStream(g.ctx, g.cancel, g, nil)
 	g.stream = s
 	s.next()
 	if err := s.receive(created(firstID, 10)); err != nil {

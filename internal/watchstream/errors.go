@@ -68,8 +68,7 @@ func judge(err error) verdict {
 
 // describe returns the code and text of an error in either of etcd's forms, gRPC status or rpctypes.EtcdError.
 func describe(err error) (codes.Code, string) {
-	var known rpctypes.EtcdError
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return known.Code(), known.Error()
 	}
 	return status.Code(err), rpctypes.ErrorDesc(err)

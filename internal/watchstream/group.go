@@ -41,6 +41,7 @@ type group[R any] struct {
 
 func newGroup[R any](e *Engine[R], key string, md metadata.MD) *group[R] {
 	g := &group[R]{e: e, key: key, requireLeader: requiresLeader(md), watchers: make(map[*watcher[R]]struct{})}
+	//nolint:gosec // called when the group ends
 	g.ctx, g.cancel = context.WithCancel(metadata.NewOutgoingContext(context.Background(), md))
 	return g
 }
@@ -137,7 +138,7 @@ func (g *group[R]) serve() error {
 	if err != nil {
 		return err
 	}
-	s := newStream(g, ctx, cancel, client)
+	s := newStream(ctx, cancel, g, client)
 	g.mu.Lock()
 	g.stream = s
 	g.mu.Unlock()
@@ -182,6 +183,7 @@ func (g *group[R]) recover(err error) error {
 		if g.e.cfg.NoLeader(g.refusals) {
 			return err
 		}
+	case transient:
 	}
 	return g.backOff()
 }

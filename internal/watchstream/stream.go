@@ -58,7 +58,7 @@ type create[R any] struct {
 }
 
 func newStream[R any](
-	g *group[R], ctx context.Context, cancel context.CancelFunc, client pb.Watch_WatchClient,
+	ctx context.Context, cancel context.CancelFunc, g *group[R], client pb.Watch_WatchClient,
 ) *stream[R] {
 	return &stream[R]{
 		g: g, ctx: ctx, cancel: cancel, client: client,
@@ -91,7 +91,7 @@ func (s *stream[R]) send() error {
 			continue
 		}
 		if errors.Is(err, io.EOF) || s.ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the stream's own end
 		}
 		// A key larger than a message may be, for instance: the fault of this watcher, and the others shall not share
 		// its end. What is not its fault will be the same, or be over, on the next stream.
