@@ -155,6 +155,7 @@ type retrier struct {
 	learners         int       // attempts, the last ones, that learners refused
 	refusedSince     time.Time // when a token was first refused; zero before
 	triedTwice       string    // a fresh token that was refused and tried again
+	anonymous        int       // attempts with a token that were refused for want of a user name
 	refusal          error     // why there is no new token, if the server said so
 	unreachableSince time.Time // when the call first found no endpoint connected; zero while it does find one
 }
@@ -247,13 +248,20 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 		return false
 	}
 	r.log("token refused", err)
+	reason := rpctypes.Error(err)
+	if reason == rpctypes.ErrUserEmpty && r.token != "" { //nolint:errorlint // the bare value
+		// Said to a call without a token, but also by a member that took this one before it had heard that
+		// authentication is on. Or else the request itself names no user, as UserAdd's may: no token helps then.
+		if r.anonymous++; r.anonymous > anonymousTries {
+			return false
+		}
+	}
 	if tokens.Fresh(r.token) {
 		r.call.Avoid(r.set.Size())
 		if r.backOff(ctx) != nil {
 			return false
 		}
-		unknown := rpctypes.Error(err) == rpctypes.ErrInvalidAuthToken //nolint:errorlint // the bare value
-		if unknown && r.token != r.triedTwice {
+		if reason == rpctypes.ErrInvalidAuthToken && r.token != r.triedTwice { //nolint:errorlint // the bare value
 			r.triedTwice = r.token
 			return true
 		}
@@ -271,6 +279,9 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 // tokenPatience is how long a call goes on while fresh tokens are refused: members are not so far behind each other for
 // long, and a cluster that takes none has another problem.
 const tokenPatience = 5 * time.Second
+
+// anonymousTries is how often a call is made again that is refused for want of a user name although it has a token.
+const anonymousTries = 2
 
 // again waits for the retry budget, and for the backoff unless an endpoint is left that may do better at once.
 func (r *retrier) again(ctx context.Context, err error) bool {
