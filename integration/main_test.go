@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,6 +13,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(sharing{m}) }
 type sharing struct{ m *testing.M }
 
 func (s sharing) Run() int {
+	// Most tests wait for clusters most of the time, so there can be more of them at once than processors.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	code := s.m.Run()
 	if !closeShared() {
 		return max(code, 1)
