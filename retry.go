@@ -249,7 +249,7 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 	}
 	r.log("token refused", err)
 	reason := rpctypes.Error(err)
-	if reason == rpctypes.ErrUserEmpty && r.token != "" { //nolint:errorlint // the bare value
+	if reason == rpctypes.ErrUserEmpty && r.token != "" {
 		// Said to a call without a token, but also by a member that took this one before it had heard that
 		// authentication is on. Or else the request itself names no user, as UserAdd's may: no token helps then.
 		if r.anonymous++; r.anonymous > anonymousTries {
@@ -261,7 +261,7 @@ func (r *retrier) reauthenticate(ctx context.Context, err error) bool {
 		if r.backOff(ctx) != nil {
 			return false
 		}
-		if reason == rpctypes.ErrInvalidAuthToken && r.token != r.triedTwice { //nolint:errorlint // the bare value
+		if reason == rpctypes.ErrInvalidAuthToken && r.token != r.triedTwice {
 			r.triedTwice = r.token
 			return true
 		}
