@@ -110,16 +110,16 @@ func TestWhatCannotBeReadIsAnError(t *testing.T) {
 		t.Errorf("missing file: %v", err)
 	}
 	for content, want := range map[string]string{
-		"trusted-ca-file: /none":                            "/none",
-		"cert-file: /none\nkey-file: " + junk:               "/none",
-		"trusted-ca-file: " + junk:                          "no PEM certificate",
-		"cert-file: " + junk + "\nkey-file: " + junk:        "PEM",
-		"endpoints: a":                                      "endpoints",
-		"dial-timeout: 5s":                                  "dial-timeout",
-		"max-unary-retries: -1":                             "max-unary-retries",
-		"- a":                                               "array",
-		"a: b: c":                                           "YAML",
-		"insecure-transport: 1":                             "insecure-transport",
+		"trusted-ca-file: /none":                     "/none",
+		"cert-file: /none\nkey-file: " + junk:        "/none",
+		"trusted-ca-file: " + junk:                   "no PEM certificate",
+		"cert-file: " + junk + "\nkey-file: " + junk: "PEM",
+		"endpoints: a":                               "endpoints",
+		"dial-timeout: 5s":                           "dial-timeout",
+		"max-unary-retries: -1":                      "max-unary-retries",
+		"- a":                                        "array",
+		"a: b: c":                                    "YAML",
+		"insecure-transport: 1":                      "insecure-transport",
 		"password: 12345 # numbers are to be put in quotes": "password",
 	} {
 		if cfg, err := read(t, content); err == nil || !strings.Contains(err.Error(), want) {
