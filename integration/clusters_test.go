@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +96,9 @@ type env struct {
 	prefix           string          // of the test's own keys
 }
 
+// envs counts the envs that there were.
+var envs atomic.Int64
+
 // onEach runs a test on each of the shared clusters, on all of them at once.
 func onEach(t *testing.T, test func(t *testing.T, e *env)) {
 	for _, s := range setups {
@@ -120,7 +124,8 @@ func onThree(t *testing.T) *env {
 func (s *setup) env(t *testing.T) *env {
 	t.Helper()
 	cluster := s.start(t)
-	e := &env{cluster: cluster, setup: s, ctx: testContext(t), prefix: "test/" + t.Name() + "/"}
+	prefix := fmt.Sprintf("test/%s/%d/", t.Name(), envs.Add(1)) // its own in each run of the test, too
+	e := &env{cluster: cluster, setup: s, ctx: testContext(t), prefix: prefix}
 	e.Client = open(t, e.config(t))
 	return e
 }

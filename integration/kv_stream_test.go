@@ -58,15 +58,15 @@ func (e *env) sameAsGet(t *testing.T, key string, opts ...clientv3.OpOption) {
 
 func TestGetStreamIsGetInChunks(t *testing.T) {
 	onEach(t, func(t *testing.T, e *env) {
-		e.fill(t, 2000, 100)
+		e.fill(t, 700, 100)
 		rev := e.get(t, "k").Header.Revision
 		e.put(t, e.prefix+"00007", "changed")
 		for name, opts := range map[string][]clientv3.OpOption{
 			"prefix":               {clientv3.WithPrefix()},
-			"range":                {clientv3.WithRange(e.prefix + "01000")},
-			"limit":                {clientv3.WithPrefix(), clientv3.WithLimit(1234)},
+			"range":                {clientv3.WithRange(e.prefix + "00300")},
+			"limit":                {clientv3.WithPrefix(), clientv3.WithLimit(543)},
 			"limit below a chunk":  {clientv3.WithPrefix(), clientv3.WithLimit(3)},
-			"limit of all":         {clientv3.WithPrefix(), clientv3.WithLimit(2000)},
+			"limit of all":         {clientv3.WithPrefix(), clientv3.WithLimit(700)},
 			"negative limit":       {clientv3.WithPrefix(), clientv3.WithLimit(-1)},
 			"revision":             {clientv3.WithPrefix(), clientv3.WithRev(rev)},
 			"keys only":            {clientv3.WithPrefix(), clientv3.WithKeysOnly()},
@@ -87,7 +87,7 @@ func TestGetStreamIsGetInChunks(t *testing.T) {
 
 func TestGetStreamChunks(t *testing.T) {
 	onEach(t, func(t *testing.T, e *env) {
-		e.fill(t, 1000, 1000)
+		e.fill(t, 500, 1000)
 		stream, err := e.GetStream(e.ctx, e.prefix, clientv3.WithPrefix())
 		if err != nil {
 			t.Fatal(err)
@@ -105,7 +105,7 @@ func TestGetStreamChunks(t *testing.T) {
 			keys += len(chunk.Kvs)
 			ended = chunk.Header != nil
 		}
-		if chunks < 3 || keys != 1000 || !ended {
+		if chunks < 3 || keys != 500 || !ended {
 			t.Errorf("%d keys in %d chunks, last header seen: %t", keys, chunks, ended)
 		}
 	})
