@@ -61,6 +61,7 @@ func TestGetStreamIsGetInChunks(t *testing.T) {
 		e.fill(t, 700, 100)
 		rev := e.get(t, "k").Header.Revision
 		e.put(t, e.prefix+"00007", "changed")
+		catchUp(t, e) // for the serializable reads
 		for name, opts := range map[string][]clientv3.OpOption{
 			"prefix":               {clientv3.WithPrefix()},
 			"range":                {clientv3.WithRange(e.prefix + "00300")},

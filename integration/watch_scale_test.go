@@ -64,7 +64,8 @@ func TestManyIdleWatches(t *testing.T) {
 	if each > 1200 && scale == 1 {
 		t.Errorf("an idle watch takes %d bytes, want at most 1200", each)
 	}
-	if goroutinesAfter >= goroutines+10 {
+	// Members that other tests share run in this process too, and have some that come and go.
+	if goroutinesAfter >= goroutines+manyWatches/20 {
 		t.Errorf("%d goroutines with %d watches, %d with one", goroutinesAfter, manyWatches, goroutines)
 	}
 
