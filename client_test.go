@@ -178,6 +178,73 @@ func TestCloseEndsTheClient(t *testing.T) {
 	})
 }
 
+func TestCloseWaitsForWhatRunsInTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMembers(t, 1).client(t)
+		ended := false
+		if !c.spawn(func() {
+			<-c.ctx.Done()
+			time.Sleep(time.Minute)
+			ended = true
+		}) {
+			t.Fatal("an open client runs nothing in the background")
+		}
+		if err := c.Close(); err != nil || !ended {
+			t.Errorf("error %v, ended %t", err, ended)
+		}
+		if c.spawn(func() {}) {
+			t.Error("a closed client runs something in the background")
+		}
+	})
+}
+
+func TestPingsFindAConnectionThatIsDead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Config)
+		want   time.Duration // until the frozen member is given up
+	}{
+		"by default": {func(*Config) {}, DefaultDialKeepAliveTime + DefaultDialKeepAliveTimeout},
+		"configured": {func(cfg *Config) {
+			cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = 20*time.Second, 5*time.Second
+		}, 25 * time.Second},
+		"turned off": {func(cfg *Config) { cfg.DialKeepAliveTime = -1 }, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMembers(t, 1)
+				c := m.client(t, tt.change)
+				if _, err := c.Get(t.Context(), "k"); err != nil {
+					t.Fatal(err)
+				}
+				m.servers[0].Freeze()
+				start := time.Now()
+				_, err := c.Put(within(t, time.Hour), "k", "v")
+				// The client looks at a connection once in each interval, so it may take one longer.
+				if took := time.Since(start); err == nil || took < tt.want || took > 2*tt.want {
+					t.Errorf("%v after %v, want the connection given up after %v", err, took, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestDialTimeoutMayProlongAConnectionAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for timeout, want := range map[time.Duration]time.Duration{0: connectTimeout, time.Second: connectTimeout, time.Minute: time.Minute} {
+			m := newMembers(t, 1)
+			m.servers[0].SetMode(scripted.Hanging)
+			c := m.client(t, func(cfg *Config) {
+				cfg.DialTimeout, cfg.MaxUnaryRetries, cfg.BackoffWaitBetween = timeout, 1, time.Millisecond
+			})
+			start := time.Now()
+			_, err := c.Put(t.Context(), "k", "v")
+			if took := time.Since(start); status.Code(err) != codes.Unavailable || took < want || took > want+time.Second {
+				t.Errorf("DialTimeout %v: %v after %v, want the attempt given up after %v", timeout, err, took, want)
+			}
+		}
+	})
+}
+
 func TestServicesOfAClosedClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 1)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -327,6 +326,35 @@ func TestAReaderThatWalksAwayFreesTheStreamByItsContext(t *testing.T) {
 	})
 }
 
+func TestCloseWaitsForGetStreams(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMembers(t, 1)
+			c := m.client(t)
+			m.stream(rangeStream, endless)
+			chs := make([]GetStreamChan, 5)
+			for i := range chs {
+				var err error
+				if chs[i], err = c.GetStream(t.Context(), "k"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, ch := range chs {
+				<-ch // the error
+				select {
+				case <-ch:
+				default:
+					t.Fatal("a stream is still at work when Close has returned")
+				}
+			}
+		})
+	}
+}
+
 func TestCloseEndsGetStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 1)
@@ -406,13 +434,12 @@ func (s *store) serve(call *scripted.Call) (proto.Message, error) {
 	return resp, nil
 }
 
-// newStore returns a store with n keys, on all members.
+// newStore returns a store with n keys, on all members. Some of them follow upon each other as closely as keys can.
 func newStore(m *members, n int) *store {
 	s := &store{revision: 50}
 	for i := range n {
-		s.keys = append(s.keys, fmt.Sprintf("k%06d", i))
+		s.keys = append(s.keys, fmt.Sprintf("k%06d", i/3)+strings.Repeat("\x00", i%3))
 	}
-	sort.Strings(s.keys)
 	m.handle(pb.KV_Range_FullMethodName, s.serve)
 	return s
 }

@@ -1,6 +1,7 @@
 package clientv3
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 
@@ -126,6 +127,61 @@ func TestMetadataOfCalls(t *testing.T) {
 		if md, _ := metadata.FromOutgoingContext(own); len(md.Get(rpctypes.MetadataRequireLeaderKey)) != 0 ||
 			md.Get(rpctypes.MetadataClientAPIVersionKey)[0] != "9.9" {
 			t.Errorf("the caller's metadata has become %v", md)
+		}
+	})
+}
+
+func TestStreamsHaveTheMetadataOfCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		c := m.client(t, func(cfg *Config) { cfg.Token = "tok" })
+		requests := make(chan *pb.WatchCreateRequest, 1)
+		m.stream(pb.Watch_Watch_FullMethodName, watches(requests))
+		m.stream(keepAlive, renewals(7))
+		m.stream(rangeStream, streamOf(nil, lastChunk))
+		m.stream(snapshot, snapshotOf(nil, 0, "", "sum"))
+		own := metadata.AppendToOutgoingContext(t.Context(), "mine", "a")
+
+		ctx, cancel := context.WithCancel(own)
+		defer cancel()
+		c.Watch(ctx, "k")
+		if _, err := c.KeepAliveOnce(own, 9); err != nil {
+			t.Error(err)
+		}
+		if ch, err := c.GetStream(own, "k"); err != nil || drop(readAll(ch)) != nil {
+			t.Error(err)
+		}
+		if r, err := c.Snapshot(own); err != nil || r.Close() != nil {
+			t.Error(err)
+		}
+		for _, method := range []string{pb.Watch_Watch_FullMethodName, keepAlive, rangeStream, snapshot} {
+			md := m.last(t, method).Metadata()
+			for key, want := range map[string]string{
+				rpctypes.MetadataClientAPIVersionKey: "3.7", rpctypes.TokenFieldNameGRPC: "tok", "mine": "a",
+			} {
+				if got := md.Get(key); len(got) != 1 || got[0] != want {
+					t.Errorf("%s: %s is %q, want %q", method, key, got, want)
+				}
+			}
+		}
+		// Without metadata of the caller's own, too.
+		if _, err := c.KeepAliveOnce(t.Context(), 9); err != nil {
+			t.Error(err)
+		}
+		stream, err := pb.NewLeaseClient(c.ActiveConnection()).LeaseKeepAlive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: 1}); err != nil {
+			t.Error(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Error(err)
+		}
+		for _, call := range m.servers[0].Calls(keepAlive) {
+			if got := call.Metadata().Get(rpctypes.MetadataClientAPIVersionKey); len(got) != 1 {
+				t.Errorf("a stream has the client versions %q", got)
+			}
 		}
 	})
 }

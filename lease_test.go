@@ -174,7 +174,7 @@ func TestKeepAliveOnceEndsWithItsContext(t *testing.T) {
 		c := m.client(t)
 		m.stream(keepAlive, func(call *scripted.Call) error {
 			<-call.Context.Done()
-			return nil
+			return status.FromContextError(call.Context.Err()).Err()
 		})
 		start := time.Now()
 		_, err := c.KeepAliveOnce(within(t, time.Second), 9)

@@ -577,6 +577,57 @@ func TestOtherMembersAreTriedWithoutWait(t *testing.T) {
 	})
 }
 
+func TestWhatAllMembersWouldSayIsWaitedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 3)
+		c := m.client(t, func(cfg *Config) { cfg.BackoffWaitBetween, cfg.BackoffJitterFraction = time.Second, 0.1 })
+		time.Sleep(time.Second)
+		m.handle(pb.KV_Put_FullMethodName,
+			scripted.InTurn(scripted.Fail(rpctypes.ErrGRPCRequestTooManyRequests), scripted.Answer(nil)))
+		start := time.Now()
+		_, err := c.Put(t.Context(), "k", "v")
+		if got := time.Since(start); err != nil || got < 900*time.Millisecond || got > 1100*time.Millisecond {
+			t.Errorf("%v after %v, want success after one wait of about 1 s", err, got)
+		}
+	})
+}
+
+func TestCallsThatSucceedEarnRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		c := m.client(t)
+		for c.budget.Withdraw() { // none is left of those to begin with
+		}
+		for range 100 {
+			if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		earned := 0
+		for c.budget.Withdraw() {
+			earned++
+		}
+		if earned != 10 {
+			t.Errorf("%d retries are earned by 100 calls, want 10", earned)
+		}
+	})
+}
+
+func TestClosingTheClientEndsACallThatWaitsForTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		c := m.client(t, func(cfg *Config) { cfg.BackoffWaitBetween = 10 * time.Millisecond })
+		m.handle(pb.KV_Range_FullMethodName, scripted.Fail(status.Error(codes.Unavailable, "boom")))
+		for c.budget.Withdraw() {
+		}
+		start := time.Now()
+		time.AfterFunc(500*time.Millisecond, func() { _ = c.Close() })
+		if _, err := c.Get(t.Context(), "k"); !IsConnCanceled(err) || time.Since(start) != 500*time.Millisecond {
+			t.Errorf("%v after %v, want the client's end after 500 ms", err, time.Since(start))
+		}
+	})
+}
+
 func TestWaitsEndWithTheContext(t *testing.T) {
 	put, get := writes()["Put"], reads()["Get"]
 	unavailable, tooMany := status.Error(codes.Unavailable, "boom"), rpctypes.ErrGRPCRequestTooManyRequests

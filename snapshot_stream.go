@@ -17,6 +17,8 @@ type SnapshotResponse struct {
 	Snapshot io.ReadCloser
 	// Version is the version of the database, such as "3.6.0"; empty from servers before 3.6.
 	Version string
+	// Size is the number of bytes that Snapshot has in all: the database, by the stream's first message, and its sum.
+	Size int64
 }
 
 func (m *maintenance) Snapshot(ctx context.Context) (io.ReadCloser, error) {
@@ -51,7 +53,9 @@ func (m *maintenance) SnapshotWithVersion(ctx context.Context) (*SnapshotRespons
 	r := &snapshotReader{ctx: ctx, cancel: cancel, stream: stream}
 	r.take(first)
 	r.total = first.GetRemainingBytes() + uint64(len(first.GetBlob()))
-	return &SnapshotResponse{Header: first.GetHeader(), Snapshot: r, Version: first.GetVersion()}, nil
+	return &SnapshotResponse{
+		Header: first.GetHeader(), Snapshot: r, Version: first.GetVersion(), Size: int64(r.total + sha256Size),
+	}, nil
 }
 
 // sha256Size is the length of the sum that follows the database.

@@ -55,6 +55,9 @@ func TestSnapshotIsReadWhole(t *testing.T) {
 			if err != nil || resp.Version != "3.7.0" {
 				t.Fatalf("%s: %+v, %v", name, resp, err)
 			}
+			if resp.Size != int64(total+len(sum)) {
+				t.Errorf("%s: size %d, want %d", name, resp.Size, total+len(sum))
+			}
 			got, err := io.ReadAll(resp.Snapshot)
 			if err != nil || string(got) != strings.Join(pieces, "") {
 				t.Errorf("%s: %q, %v", name, got, err)

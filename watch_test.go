@@ -3,8 +3,10 @@ package clientv3
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -175,6 +177,29 @@ func TestWatchDeliversWhatTheServerSends(t *testing.T) {
 		}
 		if resp, open := <-ch; open {
 			t.Errorf("after the end: %+v", resp)
+		}
+	})
+}
+
+func TestAWatchMovesToAnotherMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 3)
+		requests := make(chan *pb.WatchCreateRequest, 100)
+		m.stream(pb.Watch_Watch_FullMethodName, watches(requests))
+		c := m.client(t)
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c.Watch(ctx, "k")
+		at := func() int { return slices.Index(m.counts(pb.Watch_Watch_FullMethodName), 1) }
+		for range 20 {
+			from := at()
+			m.forget()
+			m.servers[from].Cut()
+			time.Sleep(10 * time.Second) // the stream is open elsewhere, and the member is connected again
+			if to := at(); to < 0 || to == from {
+				t.Fatalf("the stream was at member %d and is at %d now", from, to)
+			}
 		}
 	})
 }

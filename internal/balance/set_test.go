@@ -324,8 +324,9 @@ func TestAFailureLastsUntilTheNextSuccess(t *testing.T) {
 		if server.Accepted() == 0 {
 			t.Fatal("the endpoint was not dialled again")
 		}
-		if _, err := f.put(t.Context()); status.Code(err) != codes.Unavailable {
-			t.Errorf("error %v", err)
+		start := time.Now()
+		if _, err := f.put(t.Context()); status.Code(err) != codes.Unavailable || time.Since(start) != 0 {
+			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		if st := f.Statuses()[0]; st.State != connectivity.TransientFailure || st.Err == nil {
 			t.Errorf("%+v, want the failure", st)

@@ -91,7 +91,7 @@ func (l *trackingListener) Accept() (net.Conn, error) {
 }
 
 func (s *Server) track(conn net.Conn) (*trackedConn, Mode) {
-	tracked := &trackedConn{Conn: conn, server: s}
+	tracked := &trackedConn{Conn: conn, server: s, closed: make(chan struct{})}
 	tracked.addr = &connAddr{tracked}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,11 +105,30 @@ type trackedConn struct {
 	net.Conn
 	server *Server
 	addr   net.Addr
+	once   sync.Once
+	closed chan struct{}
 }
 
 func (c *trackedConn) RemoteAddr() net.Addr { return c.addr }
 
+// Read hands on what has arrived once the server is not frozen.
+func (c *trackedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.server.mu.Lock()
+	thawed := c.server.thawed
+	c.server.mu.Unlock()
+	if thawed != nil {
+		select {
+		case <-thawed:
+		case <-c.closed:
+			return 0, net.ErrClosed
+		}
+	}
+	return n, err
+}
+
 func (c *trackedConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
 	c.server.mu.Lock()
 	delete(c.server.conns, c)
 	c.server.mu.Unlock()

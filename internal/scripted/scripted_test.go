@@ -117,6 +117,29 @@ func TestModes(t *testing.T) {
 	})
 }
 
+func TestFrozenServerGoesOnWhenThawed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		s := n.Serve(t, "member:2379")
+		conn := dial(t, "member:2379", n.DialOption())
+		defer conn.Close()
+		kv := pb.NewKVClient(conn)
+		if _, err := kv.Put(t.Context(), &pb.PutRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		s.Freeze()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := kv.Put(ctx, &pb.PutRequest{}); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("frozen: %v", err)
+		}
+		s.Thaw()
+		if _, err := kv.Put(t.Context(), &pb.PutRequest{}); err != nil {
+			t.Errorf("thawed: %v", err)
+		}
+	})
+}
+
 func TestStreamsAreServedAsScripted(t *testing.T) {
 	n := NewNetwork()
 	s := n.Serve(t, "member:2379")

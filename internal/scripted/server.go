@@ -72,6 +72,7 @@ type Server struct {
 	grpc     *grpc.Server // nil while stopped
 	serving  sync.WaitGroup
 	mode     Mode
+	thawed   chan struct{} // closed when a frozen server goes on; nil if it is not frozen
 	conns    map[*trackedConn]bool
 	accepted int
 	unary    map[string]Unary
@@ -156,6 +157,7 @@ func (s *Server) Stop() {
 	if server == nil {
 		return
 	}
+	s.Thaw() // gRPC waits for handshakes, which a frozen server does not get on with
 	server.Stop()
 	s.Cut() // those that hang are not known to gRPC
 	s.serving.Wait()
@@ -166,6 +168,25 @@ func (s *Server) SetMode(mode Mode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mode = mode
+}
+
+// Freeze makes the server read nothing any more, pings included, on connections that stay open.
+func (s *Server) Freeze() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.thawed == nil {
+		s.thawed = make(chan struct{})
+	}
+}
+
+// Thaw makes a frozen server go on.
+func (s *Server) Thaw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.thawed != nil {
+		close(s.thawed)
+		s.thawed = nil
+	}
 }
 
 // Cut closes all connections.
