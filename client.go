@@ -334,8 +334,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 		grpc.WithDefaultCallOptions(c.callOptions()...),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
-		grpc.WithSharedWriteBuffer(true), // an idle connection has none
-		grpc.WithDisableRetry(),          // gRPC's own retries; the client has its loop
+		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
 		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),
 		grpc.WithChainStreamInterceptor(c.streamInterceptor),
 		grpc.WithConnectParams(grpc.ConnectParams{
