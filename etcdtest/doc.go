@@ -51,6 +51,9 @@
 //	proxy.Heal()
 //	proxy.Stats()                            // connections and bytes so far
 //
+// [WithPeerProxies] does the same between the members, and [Member.CutPeers] cuts one off from the others, in one
+// direction or both, while its clients still reach it.
+//
 // The kit's own questions to the members go past the proxies, and so does [Member.Dial]: they work whatever is done
 // to the links, and are not in the counts. [NewProxy] stands before any other server as well.
 //

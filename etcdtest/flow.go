@@ -21,6 +21,7 @@ type flow struct {
 	c        *proxied
 	dst, src net.Conn
 	count    *atomic.Int64
+	head     []byte // comes before what is read
 
 	queue    []packet // in the order of their due times
 	inFlight int      // bytes in queue
@@ -40,6 +41,9 @@ var errReset = errors.New("connection reset")
 
 // run forwards until the end of the input has been passed on. An error means that the connection is broken.
 func (f *flow) run() error {
+	if len(f.head) > 0 {
+		f.enqueue(packet{due: f.due(len(f.head)), data: f.head})
+	}
 	buf := make([]byte, flowBuffer)
 	for {
 		if len(f.queue) > 0 && !time.Now().Before(f.queue[0].due) {
@@ -71,10 +75,14 @@ func (f *flow) run() error {
 			}
 		default:
 			got.data = append([]byte(nil), got.data...)
-			f.queue = append(f.queue, got)
-			f.inFlight += len(got.data)
+			f.enqueue(got)
 		}
 	}
+}
+
+func (f *flow) enqueue(p packet) {
+	f.queue = append(f.queue, p)
+	f.inFlight += len(p.data)
 }
 
 // read reads once, for as long as nothing in the queue is due, and says when what it got is.

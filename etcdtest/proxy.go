@@ -22,6 +22,7 @@ type Proxy struct {
 	listener        net.Listener
 	dir             string // holds the unix socket it listens on, if that is its own
 	wg              sync.WaitGroup
+	carries         func(route) bool // between members: which connections get through; nil for other proxies
 
 	accepted, open, toServer, toClient atomic.Int64
 
@@ -63,13 +64,13 @@ func NewProxy(network, target string) (*Proxy, error) {
 		if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
 			listen = "[::1]:0"
 		}
-		return newProxy(network, listen, target)
+		return newProxy(network, listen, target, nil)
 	case "unix":
 		dir, err := os.MkdirTemp("", "etcdtest")
 		if err != nil {
 			return nil, fmt.Errorf("etcdtest: %w", err)
 		}
-		p, err := newProxy(network, filepath.Join(dir, "proxy.sock"), target)
+		p, err := newProxy(network, filepath.Join(dir, "proxy.sock"), target, nil)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -80,7 +81,7 @@ func NewProxy(network, target string) (*Proxy, error) {
 	}
 }
 
-func newProxy(network, listen, target string) (*Proxy, error) {
+func newProxy(network, listen, target string, carries func(route) bool) (*Proxy, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), network, listen)
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: starting a proxy: %w", err)
@@ -89,6 +90,7 @@ func newProxy(network, listen, target string) (*Proxy, error) {
 		network:  network,
 		target:   target,
 		listener: l,
+		carries:  carries,
 		changed:  make(chan struct{}),
 		conns:    make(map[*proxied]struct{}),
 	}
@@ -172,6 +174,17 @@ func (p *Proxy) dropLocked() {
 	}
 }
 
+// dropRefused resets the connections between members that are not to get through any more.
+func (p *Proxy) dropRefused() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if !p.carries(c.route) {
+			c.reset()
+		}
+	}
+}
+
 // state returns the link and a channel that is closed when it changes.
 func (p *Proxy) state() (link, <-chan struct{}) {
 	p.mu.Lock()
@@ -222,6 +235,7 @@ type proxied struct {
 	ctx    context.Context // ends when the connection is reset
 	cancel context.CancelFunc
 	client net.Conn
+	route  route // between members; guarded by p.mu
 
 	mu     sync.Mutex
 	server net.Conn // nil before the server is dialed
@@ -240,6 +254,11 @@ func (c *proxied) serve() {
 	if !c.pass() {
 		return
 	}
+	head, ok := c.begin()
+	if !ok {
+		reset(c.client)
+		return
+	}
 	var d net.Dialer
 	server, err := d.DialContext(c.ctx, c.p.network, c.p.target)
 	if err != nil {
@@ -256,14 +275,31 @@ func (c *proxied) serve() {
 	}
 
 	var other sync.WaitGroup
-	other.Go(func() { c.forward(server, c.client, &c.p.toServer) })
-	c.forward(c.client, server, &c.p.toClient)
+	other.Go(func() { c.forward(server, c.client, head, &c.p.toServer) })
+	c.forward(c.client, server, nil, &c.p.toClient)
 	other.Wait()
 }
 
-// forward carries one direction until its end, and ends the other with it if it did not end in order.
-func (c *proxied) forward(dst, src net.Conn, count *atomic.Int64) {
-	f := flow{c: c, dst: dst, src: src, count: count}
+// begin reads, between members, what the connection is for, and reports whether it is to get through.
+func (c *proxied) begin() (head []byte, ok bool) {
+	if c.p.carries == nil {
+		return nil, true
+	}
+	head, r, err := readRoute(c.client)
+	if err != nil {
+		return nil, false
+	}
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	// Under the lock, so that a cut from now on finds the route, and one before is seen here.
+	c.route = r
+	return head, c.p.carries(r)
+}
+
+// forward carries one direction until its end, with what has been read of it before, and ends the other with it if it
+// did not end in order.
+func (c *proxied) forward(dst, src net.Conn, head []byte, count *atomic.Int64) {
+	f := flow{c: c, dst: dst, src: src, head: head, count: count}
 	if err := f.run(); err != nil {
 		c.reset()
 	}
