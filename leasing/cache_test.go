@@ -141,13 +141,17 @@ func TestLostKeysAreLeftToOthersForAWhile(t *testing.T) {
 		c.expect(t, "just lost", "a", "to be asked for")
 		time.Sleep(time.Nanosecond)
 		c.expect(t, "later", "a", "to be acquired")
-		for i := range 3 * maxResting {
-			c.mu.Lock()
-			c.rest(fmt.Sprint(i))
-			c.mu.Unlock()
-			time.Sleep(restTime / 10)
+		rest := func(n int, apart time.Duration) {
+			for i := range n {
+				c.abandon(&entry{key: fmt.Sprint(i)})
+				time.Sleep(apart)
+			}
 		}
-		if n := len(c.resting); n > maxResting {
+		rest(10*minSweep, 0)
+		c.expect(t, "with many others", "0", "to be asked for")
+		time.Sleep(restTime)
+		rest(20*minSweep, restTime/10)
+		if n := len(c.resting); n > minSweep {
 			t.Errorf("%d keys are left to others", n)
 		}
 	})
@@ -277,7 +281,7 @@ func TestKeyIsForgottenBeforeItIsGivenUp(t *testing.T) {
 			}})
 		},
 		"in the way of an own write": func(kv *leasingKV) {
-			err := kv.revoke(t.Context(), []*mvccpb.KeyValue{
+			err := kv.revoke(kv.ctx, []*mvccpb.KeyValue{
 				{Key: []byte("L/a"), CreateRevision: 5, ModRevision: 5, Lease: int64(lease)},
 			})
 			if err != nil {
@@ -331,6 +335,23 @@ func TestReadsDoNotFailBecauseKeysCannotBeOwned(t *testing.T) {
 		if doubt := len(kv.doubt); (doubt == 1) != (refusal == rpctypes.ErrLeaseNotFound) {
 			t.Errorf("%v: doubt about the lease %d", refusal, doubt)
 		}
+	}
+}
+
+// A member without its peers can answer serializable reads. To take ownership takes a majority.
+func TestSerializableReadsWriteNothing(t *testing.T) {
+	cluster := &stub.KV{}
+	kv := newKV(t, cluster)
+	if _, err := kv.Get(t.Context(), "a", clientv3.WithSerializable()); err != nil {
+		t.Fatal(err)
+	}
+	if ops := cluster.Ops(); len(ops) != 1 || !ops[0].IsGet() {
+		t.Errorf("operations %v", ops)
+	}
+	kv.cache.own(t, "b", 5)
+	resp, err := kv.Get(t.Context(), "b", clientv3.WithSerializable())
+	if err != nil || len(resp.Kvs) != 1 || len(cluster.Ops()) != 0 {
+		t.Errorf("of an own key: %v, %v", resp, err)
 	}
 }
 
