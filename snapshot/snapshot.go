@@ -26,8 +26,9 @@ import (
 )
 
 // SaveWithVersion saves a snapshot of the member at the one endpoint of cfg to the file dbPath, and returns the version
-// of the database, which is empty from servers before 3.6. A file with that name is replaced; it is readable for its
-// owner only. Lg is told of the beginning and the end; nil is allowed.
+// of the database, such as "3.7.0"; it is empty from servers before 3.6, and from later ones for the first seconds of a
+// new cluster. A file with that name is replaced; it is readable for its owner only. Lg is told of the beginning and the
+// end; nil is allowed.
 //
 // The client that it makes is closed when it returns. If ctx ends, the connection is lost or the disk is full, the
 // error says so and there is no file.
@@ -125,19 +126,19 @@ func (m *meter) Write(p []byte) (int, error) {
 }
 
 // writeFile makes a file with what write writes: under another name until it is complete and on the disk.
-func writeFile(path string, write func(io.Writer) error) (err error) {
+func writeFile(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part")
 	if err != nil {
 		return err
 	}
-	name := f.Name()
+	name, complete := f.Name(), false
 	defer func() {
-		if err != nil {
-			_ = os.Remove(name) // the first error is the one to tell
+		if !complete { // write has failed, or panicked
+			_ = f.Close() // the first error is the one to tell
+			_ = os.Remove(name)
 		}
 	}()
 	if err := write(f); err != nil {
-		_ = f.Close()
 		return err
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -147,7 +148,11 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	name = path
-	return syncDir(filepath.Dir(path))
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	complete = true
+	return nil
 }
 
 // syncDir makes the names in a directory durable, where the system can do that.
