@@ -544,6 +544,7 @@ func TestNothingOutlivesItsLease(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer end()
 		kv := decorated.(*leasingKV)
 		kv.cache.own(t, "a", 5)
 		synctest.Wait()

@@ -80,35 +80,26 @@ func SaveWithProgress(ctx context.Context, lg *zap.Logger, cfg clientv3.Config, 
 	return version, nil
 }
 
-// copyChecked copies a snapshot of the given size, and checks the sum that it ends with.
+// copyChecked copies a snapshot of the given size, and checks the sum that it ends with. The reader ends without an
+// error only if it had that size.
 func copyChecked(w io.Writer, r io.Reader, size int64) error {
 	hash := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(w, hash), r, size-sha256.Size); err != nil {
-		return incomplete(err)
-	}
 	var sum [sha256.Size]byte
-	if _, err := io.ReadFull(r, sum[:]); err != nil {
-		return incomplete(err)
+	_, err := io.CopyN(io.MultiWriter(w, hash), r, size-sha256.Size)
+	if err == nil {
+		_, err = io.ReadFull(r, sum[:])
 	}
-	// Only the end of the stream tells that it is whole.
-	switch n, err := io.Copy(io.Discard, r); {
-	case err != nil:
-		return incomplete(err)
-	case n > 0:
-		return fmt.Errorf("snapshot is %d bytes longer than announced", n)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r) // only the end tells that the stream is whole
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot is incomplete: %w", err)
 	}
 	if [sha256.Size]byte(hash.Sum(nil)) != sum {
 		return errors.New("snapshot is damaged: its sha256 checksum does not match")
 	}
-	_, err := w.Write(sum[:])
+	_, err = w.Write(sum[:])
 	return err
-}
-
-func incomplete(err error) error {
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("snapshot is incomplete: %w", err)
 }
 
 // meter tells how much is written.

@@ -81,14 +81,14 @@ func serve(ctx context.Context, cli *clientv3.Client) (*instance, error) {
 	}
 	s := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer()) // any service would do; this one comes with gRPC
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(listener) }() // ends with GracefulStop
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = s.Serve(listener) }) // ends with GracefulStop
 	in := &instance{addr: listener.Addr().String()}
 	withdraw, err := announce(ctx, cli, in.addr)
 	in.stop = sync.OnceFunc(func() {
 		withdraw()
 		s.GracefulStop()
-		<-served
+		serving.Wait()
 	})
 	if err != nil {
 		in.stop()

@@ -27,7 +27,7 @@ func run(ctx context.Context, endpoints []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "backup.db")
 
 	tenth := int64(0)
