@@ -74,7 +74,7 @@ func (c *counters) increment(ctx context.Context, kv clientv3.KV, i int) error {
 
 // Three programs read and write the same keys, mostly each its own, and now and then those of the others.
 func TestReadsAreLinearizable(t *testing.T) {
-	const keys, rounds = 120, 400
+	const keys, rounds = 120, 250
 	e := newEnv(t)
 	c := newCounters(e, keys)
 	members := []*member{e.join(), e.join(), e.join()}
@@ -322,7 +322,7 @@ func TestOwnerGivesUpItsKeysOnceItIsBack(t *testing.T) {
 // Programs write through the cache and past it, and leases are revoked by hand. Every reader sees a key's versions in
 // their order, and in the end what is in the cluster.
 func TestCacheFollowsWritesPastItAndLostLeases(t *testing.T) {
-	const keys, rounds = 30, 150
+	const keys, rounds = 30, 60
 	e := newEnv(t)
 	members := []*member{e.join(), e.join()}
 	key := func(i int) string { return e.prefix + strconv.Itoa(i) }

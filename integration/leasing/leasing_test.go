@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -25,8 +26,11 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
+	// By far more than a test takes, even with the race detector on a busy machine.
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
 	return &env{
-		T: t, ctx: shared.Context(t), endpoints: shared.Cluster(t).Endpoints(), plain: shared.Client(t),
+		T: t, ctx: ctx, endpoints: shared.Cluster(t).Endpoints(), plain: shared.Client(t),
 		leasing: "leasing/" + shared.Prefix(t), prefix: shared.Prefix(t),
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 // What is saved of a server with 200 MB is what etcdutl makes a server of, down to the versions of the keys.
 func TestSavedFileIsRestoredByEtcdutl(t *testing.T) {
-	const large, small = 200, 2000
+	const large, small = megabytes, 2000
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	source := etcdtest.Run(t)
@@ -44,7 +44,7 @@ func TestSavedFileIsRestoredByEtcdutl(t *testing.T) {
 	if size < large<<20 {
 		t.Errorf("the snapshot has %d bytes", size)
 	}
-	if err := source.Close(); err != nil { // 200 MB less in memory
+	if err := source.Close(); err != nil { // it has all of them in memory
 		t.Fatal(err)
 	}
 
