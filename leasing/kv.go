@@ -16,8 +16,8 @@ import (
 // are those of the session whose lease the leasing keys are attached to; when it is lost, another one is made. NewKV
 // waits for the first.
 //
-// The function gives up all keys, revokes the lease and waits for the KV's goroutines. It must be called. Reads go to
-// the cluster from then on, and writes fail with context.Canceled.
+// The function gives up all keys, revokes the lease and waits for the KV's goroutines. It must be called. The KV can be
+// used from then on, but caches nothing.
 func NewKV(cl *clientv3.Client, pfx string, opts ...concurrency.SessionOption) (clientv3.KV, func(), error) {
 	if pfx == "" {
 		return nil, nil, errors.New("leasing: the prefix of leasing keys is empty")
@@ -70,16 +70,6 @@ func (kv *leasingKV) close() {
 	kv.spawning.Unlock()
 	kv.cancel()
 	kv.background.Wait()
-}
-
-// bound returns a context that ends with ctx and with the KV, and the function that frees it.
-func (kv *leasingKV) bound(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(kv.ctx, cancel)
-	return ctx, func() {
-		stop()
-		cancel()
-	}
 }
 
 func (kv *leasingKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {

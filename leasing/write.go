@@ -15,11 +15,6 @@ import (
 // write carries out a transaction under the condition that nobody else owns what it may write, once that is so.
 func (kv *leasingKV) write(ctx context.Context, cmps []clientv3.Cmp, thenOps, elseOps []clientv3.Op,
 ) (*clientv3.TxnResponse, error) {
-	if err := kv.ctx.Err(); err != nil {
-		return nil, err
-	}
-	ctx, free := kv.bound(ctx)
-	defer free()
 	w := &guardedTxn{kv: kv, cmps: cmps, thenOps: thenOps, elseOps: elseOps}
 	w.writes.add(thenOps)
 	if len(cmps) > 0 {

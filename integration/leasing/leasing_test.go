@@ -390,18 +390,22 @@ func TestWritesPastTheCacheAreSeen(t *testing.T) {
 	e.expect("when its lease is gone", e.get(m, key), "none")
 }
 
-// Reading goes on after the end, writing does not, and nothing is left in the cluster.
+// Reading and writing go on after the end, as with the official client, and nothing is left in the cluster.
 func TestClose(t *testing.T) {
 	e := newEnv(t)
-	m := e.join()
+	m, other := e.join(), e.join()
 	key := e.prefix + "key"
 	e.put(m, key, "v")
 	e.get(m, key)
 	m.close()
 	e.expect("after the end", e.get(m, key), "v")
-	if _, err := m.Put(e.ctx, key, "w"); !errors.Is(err, context.Canceled) {
-		t.Errorf("put after the end: %v", err)
+	e.expect("to be owned by another", e.get(other, key), "v")
+	e.put(m, key, "w")
+	e.expect("written after the end", e.get(other, key), "w")
+	if calls := m.during(func() { e.get(m, key) }); calls != 1 {
+		t.Errorf("%d calls for a read after the end", calls)
 	}
+	other.close()
 	left, err := e.plain.Get(e.ctx, e.leasing, clientv3.WithPrefix())
 	if err != nil || len(left.Kvs) != 0 {
 		t.Errorf("leasing keys left: %v, %v", left, err)
