@@ -119,10 +119,19 @@ func readRoute(conn net.Conn) (head []byte, r route, err error) {
 	if err != nil {
 		return nil, route{}, err
 	}
-	peer, unnamed := strconv.ParseUint(req.Header.Get("X-Server-From"), 16, 64)
-	if unnamed != nil {
+	peer := memberID(req.Header.Get("X-Server-From"))
+	if peer == 0 {
 		last := append(head[:end:end], "\r\nConnection: close"...)
 		return append(last, head[end:]...), route{}, nil
 	}
 	return head, route{peer: peer, stream: strings.HasPrefix(req.URL.Path, "/raft/stream/")}, nil
+}
+
+// memberID returns 0, which no member has, for what is no id.
+func memberID(text string) uint64 {
+	id, err := strconv.ParseUint(text, 16, 64)
+	if err != nil {
+		return 0
+	}
+	return id
 }
