@@ -108,16 +108,16 @@ func (f *flow) read(buf []byte) (packet, error) {
 	return packet{due: f.due(n), data: buf[:n], end: f.ended}, nil
 }
 
-// due says when n bytes that came in now arrive on the other side: after the link's latency, not before those ahead
+// due says when n bytes that came in now arrive on the other side: after the link's delay, not before those ahead
 // of them, and at the link's rate.
 func (f *flow) due(n int) time.Time {
 	l, _ := f.c.p.state()
-	due := time.Now().Add(l.latency)
+	due := time.Now().Add(l.delay())
 	if due.Before(f.lastDue) {
 		due = f.lastDue
 	}
-	if l.rate > 0 {
-		due = due.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
+	if l.BytesPerSecond > 0 {
+		due = due.Add(time.Duration(float64(n) / float64(l.BytesPerSecond) * float64(time.Second)))
 	}
 	f.lastDue = due
 	return due

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,8 +37,39 @@ type Proxy struct {
 // link is the state of a proxy. The zero value is a healthy one.
 type link struct {
 	cut, frozen bool
-	latency     time.Duration
-	rate        int64 // bytes per second each way; 0 is no limit
+	Impairment
+}
+
+// An Impairment is what a bad network does to a link. The zero value does nothing.
+type Impairment struct {
+	// Latency is how long each byte takes, in each direction, so that a round trip takes twice that.
+	Latency time.Duration
+	// Jitter is how much longer it may take, at random. What follows does not overtake: it waits.
+	Jitter time.Duration
+	// BytesPerSecond is how much gets through each way of each connection. 0 is no limit.
+	BytesPerSecond int64
+	// Loss is the share of packets that get lost, at least 0 and less than 1. A lost packet is sent again, as TCP does:
+	// it arrives after another 200 ms, another 400 ms if it is lost again and so on up to 10 s, and all behind it on
+	// its connection with it.
+	Loss float64
+}
+
+// The time until TCP sends a lost packet again begins with firstResend and doubles up to lastResend.
+const (
+	firstResend = 200 * time.Millisecond
+	lastResend  = 10 * time.Second
+)
+
+// delay returns how long a packet takes, the time at the link's rate apart.
+func (i Impairment) delay() time.Duration {
+	d := i.Latency
+	if i.Jitter > 0 {
+		d += rand.N(i.Jitter)
+	}
+	for resend := firstResend; i.Loss > 0 && rand.Float64() < i.Loss; resend = min(2*resend, lastResend) {
+		d += resend
+	}
+	return d
 }
 
 // ProxyStats counts what went through a [Proxy] since it was made.
@@ -109,11 +141,19 @@ func (p *Proxy) Cut() { p.set(link{cut: true}) }
 // client that hangs up is not noticed by the server before that.
 func (p *Proxy) Freeze() { p.set(link{frozen: true}) }
 
-// Slow delays each byte by latency, in each direction, so that a round trip takes twice that, and lets no more than
-// bytesPerSecond through each way of each connection. Zero is no delay and no limit. Up to 4 MiB are on their way in
-// each direction of a connection; beyond, the sender waits.
+// Slow is [Proxy.Impair] with a latency and a limit of bytes per second only.
 func (p *Proxy) Slow(latency time.Duration, bytesPerSecond int64) {
-	p.set(link{latency: latency, rate: bytesPerSecond})
+	p.set(link{Impairment: Impairment{Latency: latency, BytesPerSecond: bytesPerSecond}})
+}
+
+// Impair makes the link a bad one. Up to 4 MiB are on their way in each direction of a connection; beyond, the sender
+// waits. It returns an error, and changes nothing, if the impairment is none that there can be.
+func (p *Proxy) Impair(i Impairment) error {
+	if i.Latency < 0 || i.Jitter < 0 || i.BytesPerSecond < 0 || !(i.Loss >= 0 && i.Loss < 1) {
+		return fmt.Errorf("etcdtest: impairing a link: %+v: nothing may be negative, and Loss must be less than 1", i)
+	}
+	p.set(link{Impairment: i})
+	return nil
 }
 
 // Heal makes the link a healthy one again. Connections that were cut stay so, and what is on its way over a slow link
