@@ -29,6 +29,7 @@ type scripted struct {
 // script is what the cluster does.
 type script struct {
 	txn        func(ctx context.Context) (*v3.TxnResponse, error)
+	holds      func(v3.Cmp) bool // whether a transaction's comparison does, or else it fails; nil: each does
 	get        func(ctx context.Context) (*v3.GetResponse, error)
 	timeToLive func(ctx context.Context) (*v3.LeaseTimeToLiveResponse, error)
 	revoke     func(ctx context.Context) (*v3.LeaseRevokeResponse, error)
@@ -116,18 +117,27 @@ func (s *scripted) Watch(ctx context.Context, key string, _ ...v3.OpOption) v3.W
 	return watch
 }
 
-func (s *scripted) Txn(ctx context.Context) v3.Txn { return scriptedTxn{s, ctx} }
+func (s *scripted) Txn(ctx context.Context) v3.Txn { return &scriptedTxn{s: s, ctx: ctx} }
 
 type scriptedTxn struct {
-	s   *scripted
-	ctx context.Context
+	s    *scripted
+	ctx  context.Context
+	cmps []v3.Cmp
 }
 
-func (t scriptedTxn) If(...v3.Cmp) v3.Txn  { return t }
-func (t scriptedTxn) Then(...v3.Op) v3.Txn { return t }
-func (t scriptedTxn) Else(...v3.Op) v3.Txn { return t }
+func (t *scriptedTxn) If(cmps ...v3.Cmp) v3.Txn { t.cmps = cmps; return t }
+func (t *scriptedTxn) Then(...v3.Op) v3.Txn     { return t }
+func (t *scriptedTxn) Else(...v3.Op) v3.Txn     { return t }
 
-func (t scriptedTxn) Commit() (*v3.TxnResponse, error) { return answer(t.ctx, t.s.now().txn) }
+func (t *scriptedTxn) Commit() (*v3.TxnResponse, error) {
+	script := t.s.now()
+	for _, cmp := range t.cmps {
+		if script.holds != nil && !script.holds(cmp) {
+			return &v3.TxnResponse{Header: &pb.ResponseHeader{}}, nil
+		}
+	}
+	return answer(t.ctx, script.txn)
+}
 
 func answer[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
 	if f != nil {

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	v3 "github.com/seed-d18e112a/clientv3"
@@ -295,6 +296,30 @@ func TestSweepOutlastsALostRequest(t *testing.T) {
 		s.background.Wait()
 		if requests != 4 {
 			t.Errorf("%d requests, want 4", requests)
+		}
+		s.Orphan()
+	})
+}
+
+// All older keys are gone, and the waiter's own too, of which the watch has not told yet.
+func TestNoSuccessWithoutTheOwnKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		s := newSession(t, client)
+		requests := 0
+		cluster.does(func(s *script) {
+			s.txn = func(context.Context) (*v3.TxnResponse, error) {
+				if requests++; requests == 1 {
+					return queued("lock/1234", 7), nil
+				}
+				none := &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{}}
+				return &v3.TxnResponse{Succeeded: true, Responses: []*pb.ResponseOp{{Response: none}}}, nil
+			}
+			s.holds = func(c v3.Cmp) bool { return string(c.KeyBytes()) != "lock/1234" || c.GetCompare().GetCreateRevision() == 0 }
+		})
+		err := NewMutex(s, "lock").Lock(t.Context())
+		if err != ErrSessionExpired { //nolint:errorlint // bare
+			t.Errorf("Lock: %v", err)
 		}
 		s.Orphan()
 	})

@@ -37,7 +37,7 @@ func (m *lagging) Do(_ context.Context, op v3.Op) (v3.OpResponse, error) {
 }
 
 func (m *lagging) Txn(context.Context) v3.Txn {
-	return scriptedTxn{s: &scripted{script: script{txn: succeeds}}}
+	return &scriptedTxn{s: &scripted{script: script{txn: succeeds}}}
 }
 
 func succeeds(context.Context) (*v3.TxnResponse, error) { return &v3.TxnResponse{Succeeded: true}, nil }

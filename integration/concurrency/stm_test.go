@@ -433,28 +433,40 @@ func TestSTMRangesAreReadAtTheSnapshot(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			e := newEnv(t)
 			p := e.prefix + "/"
-			for _, key := range []string{"-first", "/a", "/b", "/c"} {
-				e.put(t, e.prefix+key, "1")
-			}
-			var seen []string
-			_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
-				s.Get(e.prefix + "-first")
-				if len(seen) == 0 {
-					_, err := e.Txn(e.ctx).Then(clientv3.OpPut(p+"a", "2"), clientv3.OpDelete(p+"b"),
-						clientv3.OpPut(p+"bb", "2")).Commit()
-					must(t, err)
+			for _, c := range []struct {
+				changes []clientv3.Op
+				after   string
+			}{
+				{[]clientv3.Op{clientv3.OpPut(p+"bb", "2")}, "=1 b=2, a=1 b=1 bb=2 c=1"},
+				{[]clientv3.Op{clientv3.OpDelete(p + "b")}, ", a=1 c=1"},
+				{[]clientv3.Op{
+					clientv3.OpPut(p+"a", "2"), clientv3.OpDelete(p + "b"), clientv3.OpPut(p+"bb", "2"),
+				}, "b=2, a=2 bb=2 c=1"},
+			} {
+				_, err := e.Delete(e.ctx, p, clientv3.WithPrefix())
+				must(t, err)
+				for _, key := range []string{"-first", "/a", "/b", "/c"} {
+					e.put(t, e.prefix+key, "1")
 				}
-				// The second read goes beyond the first one.
-				seen = append(seen, list(s, p+"b")+", "+list(s, p))
-				return nil
-			}, concurrency.WithIsolation(l.level))
-			must(t, err)
-			want := []string{"b=2, a=2 bb=2 c=1"}
-			if l.snapshot {
-				want = []string{"=1, a=1 b=1 c=1", "b=2, a=2 bb=2 c=1"}
-			}
-			if !slices.Equal(seen, want) {
-				t.Errorf("attempts read %q, want %q", seen, want)
+				var seen []string
+				_, err = concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
+					s.Get(e.prefix + "-first")
+					if len(seen) == 0 {
+						_, err := e.Txn(e.ctx).Then(c.changes...).Commit()
+						must(t, err)
+					}
+					// The second read goes beyond the first one.
+					seen = append(seen, list(s, p+"b")+", "+list(s, p))
+					return nil
+				}, concurrency.WithIsolation(l.level))
+				must(t, err)
+				want := []string{c.after}
+				if l.snapshot {
+					want = []string{"=1, a=1 b=1 c=1", c.after}
+				}
+				if !slices.Equal(seen, want) {
+					t.Errorf("attempts read %q, want %q", seen, want)
+				}
 			}
 		})
 	}
