@@ -315,7 +315,9 @@ func TestNoSuccessWithoutTheOwnKey(t *testing.T) {
 				none := &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{}}
 				return &v3.TxnResponse{Succeeded: true, Responses: []*pb.ResponseOp{{Response: none}}}, nil
 			}
-			s.holds = func(c v3.Cmp) bool { return string(c.KeyBytes()) != "lock/1234" || c.GetCompare().GetCreateRevision() == 0 }
+			s.holds = func(c v3.Cmp) bool {
+				return string(c.KeyBytes()) != "lock/1234" || c.GetCompare().GetCreateRevision() == 0
+			}
 		})
 		err := NewMutex(s, "lock").Lock(t.Context())
 		if err != ErrSessionExpired { //nolint:errorlint // bare

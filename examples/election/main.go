@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/examples/internal/server"
 )
 
-const prefix = "elections/scheduler"
+const (
+	prefix = "elections/scheduler"
+	term   = 200 * time.Millisecond // how long each leads
+)
 
 var candidates = []string{"alpha", "beta", "gamma"}
 
@@ -84,12 +88,15 @@ func lead(ctx context.Context, election *concurrency.Election, name string) erro
 		return err
 	}
 	// What the leader writes is carried out only while it leads, so one that was replaced unawares does no harm.
-	_, err := election.Txn(ctx).Then(clientv3.OpPut("scheduler/last", name)).Commit()
-	if err != nil {
+	if _, err := election.Txn(ctx).Then(clientv3.OpPut("scheduler/last", name)).Commit(); err != nil {
 		return err
 	}
-	if leading.Err() != nil {
+	select {
+	case <-time.After(term):
+		return nil
+	case <-leading.Done():
 		return context.Cause(leading)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }

@@ -526,7 +526,9 @@ func TestSTMReadsManyKeys(t *testing.T) {
 }
 
 // bankTime returns how long money is moved between accounts at each isolation level: what CLIENTV3_BANK_TIME says, in the
-// form of time.ParseDuration, or a short time.
+// form of time.ParseDuration, or a short time. For a run that tells more:
+//
+//	CLIENTV3_BANK_TIME=20s go test -run TestSTMBank -v .
 func bankTime(t testing.TB) time.Duration {
 	t.Helper()
 	env := os.Getenv("CLIENTV3_BANK_TIME")
