@@ -52,7 +52,7 @@ func (b *DoubleBarrier) Enter() error {
 	}
 	ready, err := b.enter(ctx, own)
 	if err != nil {
-		_ = own.Delete() // or it goes with its lease
+		own.giveUp(err)
 		return err
 	}
 	b.own, b.ready = own, ready

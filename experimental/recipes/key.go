@@ -81,6 +81,14 @@ func (rk *RemoteKV) Put(val string) error {
 	return nil
 }
 
+// giveUp deletes the key after err. When the session has expired it goes with the lease, and the cluster may be out of
+// reach.
+func (kv *EphemeralKV) giveUp(err error) {
+	if !errors.Is(err, concurrency.ErrSessionExpired) {
+		_ = kv.Delete()
+	}
+}
+
 // own returns the comparison that holds while the key is there as it was created.
 func (rk *RemoteKV) own() v3.Cmp { return v3.Compare(v3.CreateRevision(rk.key), "=", rk.created) }
 

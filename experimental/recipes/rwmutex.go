@@ -56,7 +56,7 @@ func (m *RWMutex) lock(h *holds, kind, inTheWay string) error {
 		return err
 	}
 	if err := m.await(ctx, key, m.prefix+inTheWay); err != nil {
-		_ = key.Delete() // or it goes with its lease
+		key.giveUp(err)
 		return err
 	}
 	m.mu.Lock()

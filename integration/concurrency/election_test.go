@@ -78,9 +78,11 @@ func TestResignEndsACampaign(t *testing.T) {
 	e := newEnv(t)
 	leader := concurrency.NewElection(newSession(t, e.Client), e.prefix)
 	must(t, leader.Campaign(e.ctx, "a"))
-	el := concurrency.NewElection(newSession(t, e.Client), e.prefix)
+	lossy := newLossy()
+	el := concurrency.NewElection(newSession(t, newClient(t, e.cluster, lossy.option())), e.prefix)
+	await := lossy.count()
 	waiting := background(func() error { return el.Campaign(e.ctx, "b") })
-	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	await(e.ctx, t, 2)               // its key is there, and it knows who is before it
 	must(t, el.Proclaim(e.ctx, "c")) // candidates may
 	must(t, el.Resign(e.ctx))
 	if err := result(e.ctx, t, waiting); err != concurrency.ErrElectionNotLeader { //nolint:errorlint // bare

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/seed-d18e112a/clientv3/concurrency"
+	"github.com/seed-d18e112a/clientv3/etcdtest"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
 )
 
@@ -145,5 +146,24 @@ func TestRWMutexFailsWithItsSession(t *testing.T) {
 			}
 			must(t, holder.Unlock())
 		})
+	}
+}
+
+// A waiter that is cut off from the cluster knows by the clock when its session is over.
+func TestRWMutexFailsWithoutTheCluster(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Run(t, etcdtest.WithProxies())
+	e := &env{Client: newClient(t, cluster), cluster: cluster, ctx: testContext(t), prefix: "lock"}
+	holder := recipe.NewRWMutex(newSession(t, e.Client, concurrency.WithTTL(1)), e.prefix)
+	must(t, holder.Lock())
+	cli := newClient(t, cluster)
+	m := recipe.NewRWMutex(newSession(t, cli, concurrency.WithTTL(1)), e.prefix)
+	reading, writing := background(m.RLock), background(m.Lock)
+	e.awaitKeys(t, e.prefix, 3)
+	cluster.Member(0).Proxy().Freeze()
+	for _, done := range []<-chan error{reading, writing} {
+		if err := e.result(t, done); !errors.Is(err, concurrency.ErrSessionExpired) {
+			t.Errorf("waiting for the lock: %v", err)
+		}
 	}
 }
