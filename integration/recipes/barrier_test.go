@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
 )
@@ -172,4 +175,43 @@ func TestDoubleBarrierCountsTheDeadAsGone(t *testing.T) {
 	waits(t, leaving)
 	must(t, s2.Close())
 	must(t, e.result(t, leaving))
+}
+
+// One that comes while others still leave belongs to the next time.
+func TestDoubleBarrierDoesNotConfuseTimes(t *testing.T) {
+	e := newEnv(t)
+	barrier := func() *recipe.DoubleBarrier { return recipe.NewDoubleBarrier(newSession(t, e.Client), e.prefix, 2) }
+	oldest, youngest, late := barrier(), barrier(), barrier()
+	txns := make(chan struct{}, 100) // gets a token with each transaction of the early one
+	early := recipe.NewDoubleBarrier(newSession(t, newClient(t, e.cluster, grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+			opts ...grpc.CallOption,
+		) error {
+			err := invoke(ctx, method, req, reply, conn, opts...)
+			if method == pb.KV_Txn_FullMethodName {
+				txns <- struct{}{}
+			}
+			return err
+		}))), e.prefix, 2)
+	entering := background(oldest.Enter)
+	e.awaitKeys(t, e.prefix+"/waiters/", 1)
+	must(t, youngest.Enter())
+	must(t, e.result(t, entering))
+
+	leaving := background(youngest.Leave)
+	e.awaitKeys(t, e.prefix+"/waiters/", 1)
+	entering = background(early.Enter)
+	<-txns
+	<-txns // its key is there, and it has looked at the others
+	must(t, oldest.Leave())
+	must(t, e.result(t, leaving))
+	waits(t, entering)
+	must(t, late.Enter())
+	must(t, e.result(t, entering))
+	leaving = background(early.Leave)
+	must(t, late.Leave())
+	must(t, e.result(t, leaving))
+	if got := e.keys(t); len(got) != 0 {
+		t.Errorf("keys in the end %q", got)
+	}
 }

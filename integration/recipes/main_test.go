@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"google.golang.org/grpc"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
@@ -73,11 +74,12 @@ func testContext(t testing.TB) context.Context {
 }
 
 // newClient returns a client of the cluster that is closed with the test.
-func newClient(t testing.TB, cluster *etcdtest.Cluster) *clientv3.Client {
+func newClient(t testing.TB, cluster *etcdtest.Cluster, opts ...grpc.DialOption) *clientv3.Client {
 	t.Helper()
 	cli, err := clientv3.New(clientv3.Config{
-		Endpoints: cluster.Endpoints(),
-		Logger:    zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Endpoints:   cluster.Endpoints(),
+		DialOptions: opts,
+		Logger:      zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 	})
 	must(t, err)
 	t.Cleanup(func() { _ = cli.Close() }) // a test may have closed it before
