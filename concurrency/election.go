@@ -117,8 +117,8 @@ func (e *Election) Key() string {
 	return c.key
 }
 
-// Rev returns the create revision of the leader's key, or the candidate's, or of the last one that the session had: 0 if
-// there never was one. Like Mutex.Rev it can be used as a fencing token.
+// Rev returns the create revision of the leader's key, or the candidate's, or of the last one that the session had: 0
+// if there never was one. Like Mutex.Rev it can be used as a fencing token.
 func (e *Election) Rev() int64 {
 	c, _ := e.tenure.get()
 	if c == nil {

@@ -233,8 +233,9 @@ func (s *Session) failure() error {
 	return nil
 }
 
-// overdue reports whether the lease was to be renewed by now, and was not. The session is as good as lost then: when the
-// program was halted, follow may be the last one to notice. An orphaned lease may have been renewed by somebody else.
+// overdue reports whether the lease was to be renewed by now, and was not. The session is as good as lost then: when
+// the program was halted, follow may be the last one to notice. An orphaned lease may have been renewed by somebody
+// else.
 func (s *Session) overdue() bool {
 	deadline, known := s.leaseDeadline()
 	return known && s.ctx.Err() == nil && !time.Now().Before(deadline)

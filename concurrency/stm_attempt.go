@@ -230,9 +230,9 @@ func (s *stm) read(into *readSet, spans []span) {
 
 // request reads spans from the cluster, and returns the revision that the result is of.
 //
-// Reads as of the attempt's snapshot, and those at the weaker levels, need not be linearizable: what is read is compared
-// at the commit, or may be out of date. So any member can answer from its own state, if that has come to the snapshot.
-// But after a conflict an old state would only make for the next one.
+// Reads as of the attempt's snapshot, and those at the weaker levels, need not be linearizable: what is read is
+// compared at the commit, or may be out of date. So any member can answer from its own state, if that has come to the
+// snapshot. But after a conflict an old state would only make for the next one.
 func (s *stm) request(spans []span) ([]*pb.RangeResponse, int64, error) {
 	rev := s.snapshot()
 	if rev == 0 && (s.level <= Serializable || s.again) {

@@ -224,8 +224,8 @@ func (rs *readSet) spans() []span {
 	return spans
 }
 
-// unchanged returns the comparisons that hold if everything that was read is still so. That a range has no key which was
-// modified later speaks against new and changed keys; that each key of it is there, against deleted ones.
+// unchanged returns the comparisons that hold if everything that was read is still so. That a range has no key which
+// was modified later speaks against new and changed keys; that each key of it is there, against deleted ones.
 func (rs *readSet) unchanged() []v3.Cmp {
 	revs := map[string]int64{}
 	var cmps []v3.Cmp
