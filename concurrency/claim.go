@@ -306,7 +306,10 @@ func (c *claim) followLease() {
 		case err == nil && resp.TTL < 0:
 			c.session.expire(rpctypes.ErrLeaseNotFound)
 		case err == nil:
-			deadline = asked.Add(time.Duration(max(resp.TTL, 1)) * time.Second)
+			// The seconds left are rounded down, so this may be less than is known already.
+			if left := asked.Add(time.Duration(resp.TTL) * time.Second); left.After(deadline) {
+				deadline = left
+			}
 		case !time.Now().Before(deadline):
 			c.end(fmt.Errorf("%w: %w", ErrSessionExpired, errNotRenewed))
 		}

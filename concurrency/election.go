@@ -36,16 +36,16 @@ func NewElection(s *Session, pfx string) *Election {
 	return &Election{session: s, prefix: pfx + "/"}
 }
 
-// ResumeElection returns the election with the given prefix for a session that leads already, as a program does that was
-// restarted and has taken up its lease again: leaderKey and leaderRev are what Key and Rev were.
+// ResumeElection returns the election with the given prefix for a session that leads already, as a program does that
+// was restarted and has taken up its lease again: leaderKey and leaderRev are what Key and Rev were.
 func ResumeElection(s *Session, pfx string, leaderKey string, leaderRev int64) *Election {
 	e := NewElection(s, pfx)
 	e.tenure.claim, e.tenure.held = s.resume(e.prefix, leaderKey, leaderRev, electionErrors), true
 	return e
 }
 
-// Campaign waits until the session is the leader, with val as what it has to say. Candidates are elected in the order in
-// which they came. If the session is a candidate or the leader already, val replaces what it said before.
+// Campaign waits until the session is the leader, with val as what it has to say. Candidates are elected in the order
+// in which they came. If the session is a candidate or the leader already, val replaces what it said before.
 //
 // Errors, and what happens to the candidacy when it fails, are as with Mutex.Lock. If Resign ends it, Campaign returns
 // ErrElectionNotLeader.
@@ -134,8 +134,8 @@ func (e *Election) IsLeader() v3.Cmp { return e.tenure.owned() }
 
 // Context returns a context that ends when the leadership is lost or resigned. context.Cause tells which, as with
 // Mutex.Context: ErrElectionNotLeader if the leader resigned or its key was deleted, by somebody else or by the server
-// with the session's lease; ErrSessionExpired if the session was the first to know that its lease is gone. It carries no
-// values. While the session does not lead it has ended already.
+// with the session's lease; ErrSessionExpired if the session was the first to know that its lease is gone. It carries
+// no values. While the session does not lead it has ended already.
 //
 // The first call for a leadership starts a watch, which lasts as long as the context.
 func (e *Election) Context() context.Context { return e.tenure.context(electionErrors) }

@@ -38,8 +38,8 @@ func NewMutex(s *Session, pfx string) *Mutex {
 	return &Mutex{session: s, prefix: pfx + "/"}
 }
 
-// Lock waits until the session holds the lock. Sessions get it in the order in which they asked; that the session has it
-// already is a success. While the cluster cannot be reached Lock keeps trying, until ctx or the session ends.
+// Lock waits until the session holds the lock. Sessions get it in the order in which they asked; that the session has
+// it already is a success. While the cluster cannot be reached Lock keeps trying, until ctx or the session ends.
 //
 // It returns nil only if the session held the lock a moment ago, ErrSessionExpired as soon as the session has ended or
 // the key of this Lock in the queue is gone, and ctx.Err() when ctx has ended. When it fails it gives up its place in

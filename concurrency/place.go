@@ -12,8 +12,8 @@ import (
 
 // place is what a session knows of one of its keys: which claims share it, and what is being done to get rid of it.
 //
-// The rule is that a key which a claim has made, or may have made, does not outlive the session's interest in it. When a
-// claim fails, another one that shares the key inherits the duty to delete it; without one it is swept. A claim that
+// The rule is that a key which a claim has made, or may have made, does not outlive the session's interest in it. When
+// a claim fails, another one that shares the key inherits the duty to delete it; without one it is swept. A claim that
 // comes while a sweep is under way waits for its end, since it would find the key and join it just before it goes.
 type place struct {
 	claims map[*claim]struct{}

@@ -13,7 +13,10 @@ import (
 	v3 "github.com/seed-d18e112a/clientv3"
 )
 
-const defaultSessionTTL = 60 // seconds
+const (
+	defaultSessionTTL = 60        // seconds
+	unknownTTL        = time.Hour // that of somebody else's lease, until it is known
+)
 
 // Session is a lease that is kept alive: what locks and elections are held by. Make one with NewSession and end it with
 // Close. Its methods are safe for concurrent use.
@@ -94,13 +97,15 @@ func NewSession(client *v3.Client, opts ...SessionOption) (*Session, error) {
 		done:   make(chan struct{}),
 		places: map[string]*place{},
 	}
-	s.aliveUntil = time.Now().Add(s.ttl)
 	if s.id == v3.NoLease {
+		asked := time.Now()
 		granted, err := client.Grant(o.ctx, int64(o.ttl))
 		if err != nil {
 			return nil, err
 		}
-		s.id = granted.ID
+		s.id, s.aliveUntil = granted.ID, asked.Add(time.Duration(granted.TTL)*time.Second)
+	} else {
+		s.aliveUntil = time.Now().Add(unknownTTL) // the first renewal tells
 	}
 	s.ctx, s.end = context.WithCancelCause(o.ctx)
 	renewals, err := client.KeepAlive(s.ctx, s.id)
@@ -157,29 +162,49 @@ func (s *Session) Close() error {
 // errNotRenewed is why a session has expired whose cluster could not be reached.
 var errNotRenewed = errors.New("lease not renewed within its time to live")
 
-// follow reads the renewals until they end.
+// follow reads the renewals until they end, or the lease's time to live has passed without one.
 func (s *Session) follow(renewals <-chan *v3.LeaseKeepAliveResponse) {
 	defer close(s.done)
-	last, ttl := time.Now(), time.Second // the first renewal is waited for at least so long
-	for resp := range renewals {
-		last, ttl = time.Now(), time.Duration(resp.TTL)*time.Second
-		s.mu.Lock()
-		s.aliveUntil = last.Add(ttl)
-		s.mu.Unlock()
+	deadline := s.leaseDeadline()
+	expiry := time.NewTimer(time.Until(deadline))
+	defer expiry.Stop()
+	for {
+		select {
+		case resp, ok := <-renewals:
+			if !ok {
+				s.renewalsEnded(deadline)
+				return
+			}
+			// A response that comes after the deadline may be old: the program was halted, and the server has
+			// let the lease end since. The timer is due then.
+			if now := time.Now(); now.Before(deadline) {
+				deadline = now.Add(time.Duration(resp.TTL) * time.Second)
+				expiry.Reset(time.Until(deadline))
+				s.mu.Lock()
+				s.aliveUntil = deadline
+				s.mu.Unlock()
+			}
+		case <-expiry.C:
+			s.expire(errNotRenewed) // the renewals end with the session's context
+			for range renewals {
+			}
+			return
+		}
 	}
+}
+
+// renewalsEnded sees to what the end of the renewals means for the lease, which lives until the deadline as far as the
+// session knows.
+func (s *Session) renewalsEnded(deadline time.Time) {
 	switch {
 	case s.client.Ctx().Err() != nil:
 		s.lose(s.client.Ctx().Err())
 		s.end(s.client.Ctx().Err())
 	case s.ctx.Err() != nil: // Orphan, Close, or the context of WithContext
-		timer := time.AfterFunc(s.ttl, s.stopSweep)
+		timer := time.AfterFunc(time.Until(deadline), s.stopSweep)
 		context.AfterFunc(s.sweeping, func() { timer.Stop() })
-	case time.Since(last) < ttl*9/10:
-		// Renewals go out three times in a time to live. When they fail to come the session ends only after that has
-		// passed; before, it was the server that said there is no such lease.
-		s.expire(rpctypes.ErrLeaseNotFound)
 	default:
-		s.expire(errNotRenewed)
+		s.expire(rpctypes.ErrLeaseNotFound) // or nearly so: the client gives up just before the deadline
 	}
 }
 

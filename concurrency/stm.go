@@ -114,6 +114,9 @@ func NewSTM(c *v3.Client, apply func(STM) error, so ...STMOption) (*v3.TxnRespon
 		panic("unsupported stm")
 	}
 	t := &attempts{client: c, options: o}
+	for _, key := range o.prefetch {
+		t.spans = append(t.spans, span{key: key})
+	}
 	for n := 0; ; n++ {
 		resp, err := t.try(apply, n)
 		if resp != nil || err != nil {
