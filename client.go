@@ -288,7 +288,8 @@ func (c *Client) autoSync() {
 const autoSyncTimeout = 5 * time.Second
 
 // Dial connects to a single endpoint, with the client's configuration and identity. The caller closes the connection.
-// The endpoint need not be one of the client's.
+// The endpoint need not be one of the client's. Who dials one endpoint wants to hear from that: a read on the connection
+// is not made again where a write would not be, except those of RetryMaintenanceClient.
 func (c *Client) Dial(ep string) (*grpc.ClientConn, error) {
 	targets, err := parseEndpoints([]string{ep})
 	if err != nil {
