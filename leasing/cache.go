@@ -18,9 +18,9 @@ const (
 	// restTime is how long a key is left to others after it had to be given up, or could not be had: so that a key which
 	// many write is not taken and given up all the time, and one that others own is read as cheaply as it can be.
 	restTime = 2 * time.Second
-	// maxResting is the number of keys being left to others from which on they are looked through for those that no
+	// minSweep is the number of keys being left to others from which on they are looked through for those that no
 	// longer are.
-	maxResting = 1024
+	minSweep = 1024
 )
 
 // cache has the keys that are owned. Its methods are safe for concurrent use; none of them waits.
@@ -34,6 +34,7 @@ type cache struct {
 	until   time.Time        // the lease lives at least so long
 	entries map[string]*entry
 	resting map[string]time.Time // keys that are left to others, until when
+	sweepAt int                  // the number of them from which on they are looked through
 }
 
 // entry is a key that is owned, or is about to be.
@@ -58,6 +59,7 @@ type entry struct {
 func (c *cache) init() {
 	c.entries = make(map[string]*entry)
 	c.resting = make(map[string]time.Time)
+	c.sweepAt = minSweep
 }
 
 // begin makes a lease the one that ownership is attached to.
@@ -120,7 +122,8 @@ func (c *cache) read(op clientv3.Op) (*clientv3.GetResponse, *entry, clientv3.Le
 	if e := c.usable(key); e != nil {
 		return e.response(op), nil, clientv3.NoLease
 	}
-	if c.entries[key] != nil || !c.alive() || time.Now().Before(c.resting[key]) {
+	// A serializable read is to work without a majority of the members, which to take ownership does not.
+	if c.entries[key] != nil || op.IsSerializable() || !c.alive() || time.Now().Before(c.resting[key]) {
 		return nil, nil, clientv3.NoLease
 	}
 	delete(c.resting, key)
@@ -194,8 +197,9 @@ func (c *cache) lose(key string, rev int64) bool {
 // rest leaves a key to others for a while. The caller holds c.mu.
 func (c *cache) rest(key string) {
 	now := time.Now()
-	if len(c.resting) >= maxResting {
+	if len(c.resting) >= c.sweepAt {
 		maps.DeleteFunc(c.resting, func(_ string, until time.Time) bool { return now.After(until) })
+		c.sweepAt = max(minSweep, 2*len(c.resting)) // so that each is looked at a few times at most
 	}
 	c.resting[key] = now.Add(restTime)
 }

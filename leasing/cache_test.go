@@ -141,13 +141,17 @@ func TestLostKeysAreLeftToOthersForAWhile(t *testing.T) {
 		c.expect(t, "just lost", "a", "to be asked for")
 		time.Sleep(time.Nanosecond)
 		c.expect(t, "later", "a", "to be acquired")
-		for i := range 3 * maxResting {
-			c.mu.Lock()
-			c.rest(fmt.Sprint(i))
-			c.mu.Unlock()
-			time.Sleep(restTime / 10)
+		rest := func(n int, apart time.Duration) {
+			for i := range n {
+				c.abandon(&entry{key: fmt.Sprint(i)})
+				time.Sleep(apart)
+			}
 		}
-		if n := len(c.resting); n > maxResting {
+		rest(10*minSweep, 0)
+		c.expect(t, "with many others", "0", "to be asked for")
+		time.Sleep(restTime)
+		rest(20*minSweep, restTime/10)
+		if n := len(c.resting); n > minSweep {
 			t.Errorf("%d keys are left to others", n)
 		}
 	})
@@ -277,7 +281,7 @@ func TestKeyIsForgottenBeforeItIsGivenUp(t *testing.T) {
 			}})
 		},
 		"in the way of an own write": func(kv *leasingKV) {
-			err := kv.revoke(t.Context(), []*mvccpb.KeyValue{
+			err := kv.revoke(kv.ctx, []*mvccpb.KeyValue{
 				{Key: []byte("L/a"), CreateRevision: 5, ModRevision: 5, Lease: int64(lease)},
 			})
 			if err != nil {
@@ -310,6 +314,103 @@ func TestKeyIsForgottenBeforeItIsGivenUp(t *testing.T) {
 	}
 }
 
+// The lease is gone before the client knows, or a leasing key was deleted by hand.
+func TestKeyIsForgottenWhenItsLeasingKeyIsDeleted(t *testing.T) {
+	kv := newKV(t, &stub.KV{})
+	kv.cache.own(t, "a", 5)
+	gone := func(rev int64) *clientv3.Event {
+		return &clientv3.Event{
+			Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("L/a"), ModRevision: rev},
+		}
+	}
+	kv.heed(&tenure{lease: lease}, gone(4))
+	kv.cache.expect(t, "deleted before", "a", "v")
+	if len(kv.doubt) != 0 {
+		t.Error("doubt about the lease for nothing")
+	}
+	kv.heed(&tenure{lease: lease}, gone(6))
+	kv.cache.expect(t, "deleted", "a", "to be asked for")
+	if len(kv.doubt) != 1 {
+		t.Error("no doubt about the lease")
+	}
+}
+
+// The response that would have told of the ownership was lost.
+func TestForgottenOwnershipIsGivenUp(t *testing.T) {
+	asked := func(lease clientv3.LeaseID) *clientv3.Event {
+		return &clientv3.Event{Kv: &mvccpb.KeyValue{
+			Key: []byte("L/a"), Value: []byte(revokeValue), CreateRevision: 5, ModRevision: 6, Lease: int64(lease),
+		}}
+	}
+	for name, tt := range map[string]struct {
+		happens func(*leasingKV)
+		given   string
+	}{
+		"another asks for it":      {func(kv *leasingKV) { kv.heed(&tenure{lease: lease}, asked(lease)) }, "[L/a@5]"},
+		"another's is asked for":   {func(kv *leasingKV) { kv.heed(&tenure{lease: lease}, asked(lease+1)) }, "[]"},
+		"it is read, and found":    {func(kv *leasingKV) { _, _ = kv.Get(kv.ctx, "a") }, "[L/a@5]"},
+		"it is written, and found": {func(kv *leasingKV) { _, _ = kv.Put(kv.ctx, "a", "v") }, "[L/a@5]"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			held := &mvccpb.KeyValue{Key: []byte("L/a"), CreateRevision: 5, ModRevision: 5, Lease: int64(lease)}
+			found := &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{held}}
+			cluster := &stub.KV{}
+			cluster.Answer = func(op clientv3.Op) (clientv3.OpResponse, error) {
+				resp := &clientv3.TxnResponse{Header: header(9), Succeeded: held == nil}
+				_, thenOps, elseOps := op.Txn()
+				if thenOps[0].IsDelete() {
+					held, resp.Succeeded = nil, true
+				}
+				for range max(len(thenOps), len(elseOps)) {
+					resp.Responses = append(resp.Responses,
+						&pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: found}})
+				}
+				if thenOps[0].IsPut() && held == nil {
+					resp.Responses[0].Response = &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}
+				}
+				return resp.OpResponse(), nil
+			}
+			kv := newKV(t, cluster)
+			tt.happens(kv)
+			synctest.Wait()
+			if got := fmt.Sprint(released(cluster.Ops())); got != tt.given {
+				t.Errorf("%s: given up %s, want %s", name, got, tt.given)
+			}
+			kv.close()
+		})
+	}
+}
+
+// That a key is not owned any more may be found out by writing it: then it is given up at once, and tried again as
+// another's or nobody's.
+func TestWriteFindsOutThatAKeyIsNotOwned(t *testing.T) {
+	cluster := &stub.KV{}
+	kv := newKV(t, cluster)
+	kv.cache.own(t, "a", 5)
+	var guards []int64
+	cluster.Answer = func(op clientv3.Op) (clientv3.OpResponse, error) {
+		cmps, _, _ := op.Txn()
+		guards = append(guards, cmps[0].GetCompare().GetCreateRevision())
+		result := &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{}}}
+		written := len(guards) == 3
+		if written {
+			result.Response = &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}
+		} else if len(guards) == 2 {
+			kv.cache.expect(t, "known not to be owned", "a", "to be acquired")
+			kv.cache.own(t, "a", 7) // by a read meanwhile, which is too late for this attempt
+		}
+		return (&clientv3.TxnResponse{
+			Header: header(9), Succeeded: written, Responses: []*pb.ResponseOp{result, result},
+		}).OpResponse(), nil
+	}
+	if _, err := kv.Put(t.Context(), "a", "w"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(guards); got != "[5 0 7]" {
+		t.Errorf("owned since %s, as the attempts have it", got)
+	}
+}
+
 // What keeps a key from being owned does not keep it from being read.
 func TestReadsDoNotFailBecauseKeysCannotBeOwned(t *testing.T) {
 	for _, refusal := range []error{rpctypes.ErrNoSpace, rpctypes.ErrPermissionDenied, rpctypes.ErrLeaseNotFound} {
@@ -331,6 +432,23 @@ func TestReadsDoNotFailBecauseKeysCannotBeOwned(t *testing.T) {
 		if doubt := len(kv.doubt); (doubt == 1) != (refusal == rpctypes.ErrLeaseNotFound) {
 			t.Errorf("%v: doubt about the lease %d", refusal, doubt)
 		}
+	}
+}
+
+// A member without its peers can answer serializable reads. To take ownership takes a majority.
+func TestSerializableReadsWriteNothing(t *testing.T) {
+	cluster := &stub.KV{}
+	kv := newKV(t, cluster)
+	if _, err := kv.Get(t.Context(), "a", clientv3.WithSerializable()); err != nil {
+		t.Fatal(err)
+	}
+	if ops := cluster.Ops(); len(ops) != 1 || !ops[0].IsGet() {
+		t.Errorf("operations %v", ops)
+	}
+	kv.cache.own(t, "b", 5)
+	resp, err := kv.Get(t.Context(), "b", clientv3.WithSerializable())
+	if err != nil || len(resp.Kvs) != 1 || len(cluster.Ops()) != 0 {
+		t.Errorf("of an own key: %v, %v", resp, err)
 	}
 }
 
@@ -375,6 +493,86 @@ func TestLeaseIsReckonedFromWhenItsRenewalWasSent(t *testing.T) {
 			t.Errorf("until %v after it was sent, of %v; %v", until.Sub(sent), ttl, err)
 		}
 		kv.close()
+	})
+}
+
+// leases is a Lease whose leases can be lost.
+type leases struct {
+	clientv3.Lease
+	last    clientv3.LeaseID
+	lost    map[clientv3.LeaseID]bool
+	revoked func(clientv3.LeaseID)
+}
+
+func (l *leases) Grant(context.Context, int64) (*clientv3.LeaseGrantResponse, error) {
+	l.last++
+	return &clientv3.LeaseGrantResponse{ID: l.last, TTL: 10}, nil
+}
+
+func (l *leases) KeepAlive(ctx context.Context, _ clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error) {
+	renewals := make(chan *clientv3.LeaseKeepAliveResponse)
+	context.AfterFunc(ctx, func() { close(renewals) })
+	return renewals, nil
+}
+
+func (l *leases) KeepAliveOnce(_ context.Context, id clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
+	if l.lost[id] {
+		return nil, rpctypes.ErrLeaseNotFound
+	}
+	return &clientv3.LeaseKeepAliveResponse{ID: id, TTL: 10}, nil
+}
+
+func (l *leases) Revoke(_ context.Context, id clientv3.LeaseID) (*clientv3.LeaseRevokeResponse, error) {
+	l.revoked(id)
+	return &clientv3.LeaseRevokeResponse{}, nil
+}
+
+func (l *leases) Close() error { return nil }
+
+// When a lease is revoked others write at once. So nothing that stands on it is answered any more by then, nor later,
+// with another lease.
+func TestNothingOutlivesItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := clientv3.NewCtxClient(t.Context())
+		held := &leases{lost: make(map[clientv3.LeaseID]bool)}
+		cluster, watcher := &stub.KV{}, &stub.Watcher{}
+		cluster.Answer = func(clientv3.Op) (clientv3.OpResponse, error) {
+			return (&clientv3.GetResponse{Header: header(3)}).OpResponse(), nil
+		}
+		client.KV, client.Watcher, client.Lease = cluster, watcher, held
+		decorated, end, err := NewKV(client, "L/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer end()
+		kv := decorated.(*leasingKV)
+		kv.cache.own(t, "a", 5)
+		synctest.Wait()
+		// What becomes of ownership is watched from before there was any.
+		if rev := watcher.Watches()[0].Op.Rev(); rev != 4 {
+			t.Errorf("leasing keys are watched from revision %d", rev)
+		}
+		var revoked []clientv3.LeaseID
+		held.revoked = func(id clientv3.LeaseID) {
+			revoked = append(revoked, id)
+			kv.cache.expect(t, fmt.Sprint("when lease ", id, " is revoked"), "a", "to be asked for")
+		}
+		time.Sleep(time.Minute)
+		kv.cache.expect(t, "after many renewals", "a", "v")
+
+		held.lost[1] = true
+		kv.doubtLease()
+		synctest.Wait()
+		kv.cache.expect(t, "with another lease", "a", "to be acquired")
+		if got := kv.cache.leaseID(); got != 2 {
+			t.Errorf("lease %d", got)
+		}
+		kv.cache.own(t, "a", 15)
+		end()
+		if got := fmt.Sprint(revoked); got != "[1 2]" {
+			t.Errorf("revoked %s", got)
+		}
+		_ = client.Close()
 	})
 }
 

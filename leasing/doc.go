@@ -26,18 +26,20 @@
 // Reads are linearizable with all writes that are made through KVs with the same prefix, under whatever happens to
 // connections, members and programs. In particular nothing is answered from memory after the lease may have ended,
 // reckoned from when its last renewal was sent: a program that is cut off asks the cluster, and fails, while others
-// write.
+// write. A write to a key of an owner that is cut off waits until that owner is back or its lease has ended.
 //
-// A lease that is revoked by hand, and writes that are made without this package, do not wait for the owner. The owner
-// watches its keys, and so learns of such a write, or that it has lost a key, as soon as the event arrives, and until
-// then answers with what was there before.
+// All who write must therefore use this package. Writes that are made without it, and the revoking of a lease by hand,
+// do not wait for the owner. It watches its keys, and so learns of such a write, or that it has lost a key, as soon as
+// the event arrives, and until then answers with what was there before.
 //
-// Keys that are attached to a lease of their own are not cached, since they end without a write. Ranges, reads of a
-// revision and of a missing key with such a lease go to the cluster.
+// Keys that are attached to a lease of their own are not cached, since they end without a write. Ranges, and reads of a
+// past revision, go to the cluster. The revision in the header of an answer from memory is one at which the key was as
+// the answer says, not the cluster's latest: a watch of the key from the next one on misses nothing.
 //
 // # What it costs
 //
 // A goroutine and a watch for each key that is owned, of which there are at most 16,384 (another one is given up for one
 // more); one watch of all leasing keys with the prefix. A transaction carries a comparison for each key that it may
-// write, which count towards the server's limit of operations.
+// write, which count towards the server's limit of operations; so do reads of the owned ones among them, without which
+// it is tried again if they are too many.
 package leasing

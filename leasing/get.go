@@ -71,8 +71,8 @@ func (kv *leasingKV) acquire(ctx context.Context, op clientv3.Op, e *entry, leas
 		}
 		return (*clientv3.GetResponse)(got), nil
 	}
-	known := &entry{key: e.key, header: resp.Header, rev: resp.Header.GetRevision(), kv: first(got.Kvs)}
 	owned := resp.Header.GetRevision()
+	known := &entry{key: e.key, header: resp.Header, rev: owned, kv: first(got.Kvs)}
 	if !kv.cache.grant(e, owned, resp.Header, known.kv, func() context.CancelFunc { return kv.follow(e, owned+1) }) {
 		kv.releaseLater(e.key, owned)
 	}
@@ -95,11 +95,8 @@ func (kv *leasingKV) follow(e *entry, from int64) context.CancelFunc {
 	ctx, cancel := context.WithCancel(kv.ctx)
 	kv.spawn(func() {
 		defer cancel()
-		for resp := range kv.client.Watch(ctx, e.key, clientv3.WithRev(from)) {
-			if resp.Err() != nil {
-				break
-			}
-			if !kv.observe(e, resp.Header, resp.Events) {
+		for resp := range kv.client.Watch(clientv3.WithRequireLeader(ctx), e.key, clientv3.WithRev(from)) {
+			if resp.Err() != nil || !kv.observe(e, resp.Header, resp.Events) {
 				break
 			}
 		}

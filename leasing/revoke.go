@@ -40,7 +40,7 @@ func (kv *leasingKV) ask(ctx context.Context, leasing *mvccpb.KeyValue) error {
 	key := string(leasing.Key)
 	// The watch is there before the owner is asked: from then on it sees everything, and at once. One from a revision
 	// in the past would be served by the server's next round of catching up, up to 100 ms later.
-	watch := kv.client.Watch(ctx, key)
+	watch := kv.client.Watch(clientv3.WithRequireLeader(ctx), key)
 	op := clientv3.OpGet(key)
 	if string(leasing.Value) != revokeValue {
 		op = clientv3.OpPut(key, revokeValue, clientv3.WithIgnoreLease())

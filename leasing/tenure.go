@@ -16,7 +16,7 @@ import (
 // tenure is a session and what is known of its lease. Everything that is owned stands on it, and goes with it.
 type tenure struct {
 	session *concurrency.Session
-	lease   clientv3.LeaseID // the session's
+	lease   clientv3.LeaseID   // the session's
 	cancel  context.CancelFunc // of the session's context
 	ttl     time.Duration
 	until   time.Time // when the lease may end, as of the first renewal
@@ -118,7 +118,10 @@ func (kv *leasingKV) serve(t *tenure) error {
 		cancel(nil)
 		<-renewing
 	}()
-	watch := kv.client.Watch(ctx, kv.names.prefix, clientv3.WithPrefix(), clientv3.WithRev(t.rev+1))
+	// A member that is cut off from its peers hears of no request to give up a key. Without requiring a leader the watch
+	// would stay with it, while the lease is renewed through another one, and writers would wait without end.
+	watch := kv.client.Watch(clientv3.WithRequireLeader(ctx), kv.names.prefix,
+		clientv3.WithPrefix(), clientv3.WithRev(t.rev+1))
 	for {
 		select {
 		case resp, open := <-watch:

@@ -2,17 +2,15 @@ package leasing
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/seed-d18e112a/clientv3"
 )
-
-// maxRefreshed is the number of own keys that a transaction reads again after it has written them. If it writes more
-// they are given up instead, to stay within the server's limit of operations.
-const maxRefreshed = 32
 
 // write carries out a transaction under the condition that nobody else owns what it may write, once that is so.
 func (kv *leasingKV) write(ctx context.Context, cmps []clientv3.Cmp, thenOps, elseOps []clientv3.Op,
@@ -47,9 +45,11 @@ type guardedTxn struct {
 	cmps             []clientv3.Cmp
 	thenOps, elseOps []clientv3.Op
 	writes           writes
+	blind            bool // own keys are given up, and not read again after they were written
 }
 
-// try carries out the transaction if its guards hold. Else it returns the leasing keys that are in the way.
+// try carries out the transaction if its guards hold. Else it returns the leasing keys that are in the way, if any, for
+// another try when they are gone.
 func (w *guardedTxn) try(ctx context.Context) (*clientv3.TxnResponse, []*mvccpb.KeyValue, error) {
 	kv := w.kv
 	own := kv.cache.beginWrite(w.writes.keys)
@@ -60,6 +60,11 @@ func (w *guardedTxn) try(ctx context.Context) (*clientv3.TxnResponse, []*mvccpb.
 		body = append(body, clientv3.OpGet(key))
 	}
 	resp, err := kv.KV.Txn(ctx).If(guards...).Then(body...).Else(looks...).Commit()
+	if errors.Is(err, rpctypes.ErrTooManyOps) && len(refreshed) > 0 {
+		w.endWrite(own, func(*entry) bool { return true })
+		w.blind = true
+		return nil, nil, nil
+	}
 	if err != nil {
 		// A write that may yet be made is under the condition that the ownership is this one. So that ends.
 		w.endWrite(own, func(*entry) bool { return !clientv3.MayHaveApplied(err) })
@@ -112,7 +117,7 @@ func (w *guardedTxn) body() []clientv3.Op {
 
 // refreshed returns the own keys to read again after they were written.
 func (w *guardedTxn) refreshed(own map[string]*entry) []string {
-	if len(own) > maxRefreshed {
+	if w.blind {
 		return nil
 	}
 	keys := make([]string, 0, len(own))

@@ -26,8 +26,9 @@ import (
 )
 
 // SaveWithVersion saves a snapshot of the member at the one endpoint of cfg to the file dbPath, and returns the version
-// of the database, which is empty from servers before 3.6. A file with that name is replaced; it is readable for its
-// owner only. Lg is told of the beginning and the end; nil is allowed.
+// of the database, such as "3.7.0"; it is empty from servers before 3.6, and from later ones for the first seconds of a
+// new cluster. A file with that name is replaced; it is readable for its owner only. Lg is told of the beginning and the
+// end; nil is allowed.
 //
 // The client that it makes is closed when it returns. If ctx ends, the connection is lost or the disk is full, the
 // error says so and there is no file.
@@ -79,35 +80,26 @@ func SaveWithProgress(ctx context.Context, lg *zap.Logger, cfg clientv3.Config, 
 	return version, nil
 }
 
-// copyChecked copies a snapshot of the given size, and checks the sum that it ends with.
+// copyChecked copies a snapshot of the given size, and checks the sum that it ends with. The reader ends without an
+// error only if it had that size.
 func copyChecked(w io.Writer, r io.Reader, size int64) error {
 	hash := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(w, hash), r, size-sha256.Size); err != nil {
-		return incomplete(err)
-	}
 	var sum [sha256.Size]byte
-	if _, err := io.ReadFull(r, sum[:]); err != nil {
-		return incomplete(err)
+	_, err := io.CopyN(io.MultiWriter(w, hash), r, size-sha256.Size)
+	if err == nil {
+		_, err = io.ReadFull(r, sum[:])
 	}
-	// Only the end of the stream tells that it is whole.
-	switch n, err := io.Copy(io.Discard, r); {
-	case err != nil:
-		return incomplete(err)
-	case n > 0:
-		return fmt.Errorf("snapshot is %d bytes longer than announced", n)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r) // only the end tells that the stream is whole
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot is incomplete: %w", err)
 	}
 	if [sha256.Size]byte(hash.Sum(nil)) != sum {
 		return errors.New("snapshot is damaged: its sha256 checksum does not match")
 	}
-	_, err := w.Write(sum[:])
+	_, err = w.Write(sum[:])
 	return err
-}
-
-func incomplete(err error) error {
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("snapshot is incomplete: %w", err)
 }
 
 // meter tells how much is written.
@@ -125,19 +117,19 @@ func (m *meter) Write(p []byte) (int, error) {
 }
 
 // writeFile makes a file with what write writes: under another name until it is complete and on the disk.
-func writeFile(path string, write func(io.Writer) error) (err error) {
+func writeFile(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part")
 	if err != nil {
 		return err
 	}
-	name := f.Name()
+	name, complete := f.Name(), false
 	defer func() {
-		if err != nil {
-			_ = os.Remove(name) // the first error is the one to tell
+		if !complete { // write has failed, or panicked
+			_ = f.Close() // the first error is the one to tell
+			_ = os.Remove(name)
 		}
 	}()
 	if err := write(f); err != nil {
-		_ = f.Close()
 		return err
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -147,7 +139,11 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	name = path
-	return syncDir(filepath.Dir(path))
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	complete = true
+	return nil
 }
 
 // syncDir makes the names in a directory durable, where the system can do that.

@@ -185,6 +185,17 @@ func TestEndOfTheContextLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestPanicLeavesNothing(t *testing.T) {
+	m := newMember(t)
+	m.send(len(database), nil, database, sum[:])
+	defer func() {
+		if recover() == nil || m.files() != "" {
+			t.Errorf("files %q", m.files())
+		}
+	}()
+	_, _ = SaveWithProgress(t.Context(), nil, m.cfg, m.path(), func(int64, int64) { panic("of the caller's") })
+}
+
 func TestBadPlacesAreErrors(t *testing.T) {
 	m := newMember(t)
 	m.send(len(database), nil, database, sum[:])

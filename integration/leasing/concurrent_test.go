@@ -113,6 +113,93 @@ func TestReadsAreLinearizable(t *testing.T) {
 	}
 }
 
+// Links are cut, frozen and healed while programs read and write the same keys. Leases end meanwhile, and begin again.
+func TestReadsAreLinearizableUnderFaults(t *testing.T) {
+	const (
+		keys    = 6
+		members = 3
+		faults  = 12
+	)
+	e := newEnv(t)
+	c := newCounters(e, keys)
+	var proxies []*etcdtest.Proxy
+	var kvs []*member
+	for range members {
+		proxy, endpoint := e.proxied()
+		proxies = append(proxies, proxy)
+		kvs = append(kvs, join(t, e.leasing, []string{endpoint}, concurrency.WithTTL(2)))
+	}
+	ctx, stop := context.WithCancel(e.ctx)
+	defer stop()
+	var answered, written atomic.Int64
+	var wg sync.WaitGroup
+	for m, kv := range kvs {
+		for g := range 3 {
+			rng := rand.New(rand.NewSource(int64(10*m + g)))
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					i := rng.Intn(keys)
+					if rng.Intn(20) == 0 {
+						ctx, cancel := context.WithTimeout(ctx, time.Duration(1+rng.Intn(4000))*time.Millisecond)
+						if c.increment(ctx, kv, i) == nil { // else it may be made, or not
+							written.Add(1)
+						}
+						cancel()
+						continue
+					}
+					ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+					if _, err := c.read(ctx, kv, i); err == nil {
+						answered.Add(1)
+					}
+					cancel()
+				}
+			})
+		}
+	}
+	rng := rand.New(rand.NewSource(1))
+	for range faults {
+		proxy := proxies[rng.Intn(members)]
+		if rng.Intn(2) == 0 {
+			proxy.Cut()
+		} else {
+			proxy.Freeze()
+		}
+		lasts := time.NewTimer(time.Duration(rng.Intn(1500)) * time.Millisecond)
+		select {
+		case <-lasts.C:
+		case <-ctx.Done():
+			t.Fatal("out of time")
+		}
+		if rng.Intn(2) == 0 { // else it lasts on
+			proxy.Heal()
+		}
+	}
+	for _, proxy := range proxies {
+		proxy.Heal()
+	}
+	for _, kv := range kvs {
+		e.awaitCaching(kv)
+	}
+	stop()
+	wg.Wait()
+	for i := range keys {
+		var values [members]int64
+		for m, kv := range kvs {
+			var err error
+			if values[m], err = c.read(e.ctx, kv, i); err != nil {
+				t.Error(err)
+			}
+		}
+		if values != [members]int64{values[0], values[0], values[0]} {
+			t.Errorf("counter %d in the end: %d", i, values)
+		}
+	}
+	t.Logf("%d reads, %d writes", answered.Load(), written.Load())
+	if answered.Load() == 0 || written.Load() == 0 {
+		t.Error("nothing was done")
+	}
+}
+
 // proxied returns a proxy before the cluster, and its endpoint.
 func (e *env) proxied() (*etcdtest.Proxy, string) {
 	e.Helper()

@@ -6,7 +6,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
@@ -29,7 +32,10 @@ func join(t testing.TB, prefix string, endpoints []string, opts ...concurrency.S
 	t.Helper()
 	m := &member{}
 	cfg := shared.Config(t, endpoints...)
-	cfg.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(m.count)}
+	cfg.DialOptions = []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(m.count),
+		grpc.WithChainStreamInterceptor(requireLeader(t)),
+	}
 	var err error
 	if m.client, err = clientv3.New(cfg); err != nil {
 		t.Fatal(err)
@@ -49,6 +55,20 @@ func (m *member) count(ctx context.Context, method string, req, reply any, cc *g
 ) error {
 	m.calls.Add(1)
 	return invoker(ctx, method, req, reply, cc, opts...)
+}
+
+// requireLeader fails the test if a watch would stay with a member that is cut off from its peers, where nobody can ask
+// for a key.
+func requireLeader(t testing.TB) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+		streamer grpc.Streamer, opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		md, _ := metadata.FromOutgoingContext(ctx)
+		if method == pb.Watch_Watch_FullMethodName && len(md.Get(rpctypes.MetadataRequireLeaderKey)) == 0 {
+			t.Error("a watch does not require a leader")
+		}
+		return streamer(ctx, desc, cc, method, opts...)
+	}
 }
 
 // during returns how many calls f makes.
