@@ -71,6 +71,8 @@ func (e *Election) Proclaim(ctx context.Context, val string) error {
 	}
 	if !resp.Succeeded {
 		c.keyGone()
+		c.session.leave(c)
+		e.tenure.drop(c)
 		return ErrElectionNotLeader
 	}
 	e.tenure.setHeader(resp.Header)
@@ -115,12 +117,12 @@ func (e *Election) Key() string {
 	return c.key
 }
 
-// Rev returns the create revision of the leader's key, or the candidate's, or 0 while there is none. Like Mutex.Rev it
-// can be used as a fencing token.
+// Rev returns the create revision of the leader's key, or the candidate's, or of the last one that the session had: 0 if
+// there never was one. Like Mutex.Rev it can be used as a fencing token.
 func (e *Election) Rev() int64 {
 	c, _ := e.tenure.get()
 	if c == nil {
-		return 0
+		return e.tenure.lastRev()
 	}
 	return c.revision()
 }
@@ -141,7 +143,8 @@ func (e *Election) IsLeader() v3.Cmp { return e.tenure.owned() }
 func (e *Election) Context() context.Context { return e.tenure.context(electionErrors) }
 
 // Txn begins a transaction that is carried out only if the session leads at that very moment: If, Then, Else and the
-// response are as always, and Commit returns ErrElectionNotLeader, possibly wrapped, if it does not.
+// response are as always, and Commit returns ErrElectionNotLeader if it does not, or what else the cause of Context's
+// end is.
 func (e *Election) Txn(ctx context.Context) v3.Txn {
 	return e.tenure.txn(ctx, e.session.client, electionErrors)
 }

@@ -32,6 +32,7 @@ type script struct {
 	get        func(ctx context.Context) (*v3.GetResponse, error)
 	timeToLive func(ctx context.Context) (*v3.LeaseTimeToLiveResponse, error)
 	revoke     func(ctx context.Context) (*v3.LeaseRevokeResponse, error)
+	watch      func(key string) *v3.WatchResponse // the first response; nil: never one
 }
 
 // does changes what the cluster does.
@@ -104,9 +105,13 @@ func (s *scripted) Get(ctx context.Context, _ string, _ ...v3.OpOption) (*v3.Get
 	return answer(ctx, s.now().get)
 }
 
-// Watch never delivers anything.
-func (s *scripted) Watch(ctx context.Context, _ string, _ ...v3.OpOption) v3.WatchChan {
-	watch := make(chan v3.WatchResponse)
+func (s *scripted) Watch(ctx context.Context, key string, _ ...v3.OpOption) v3.WatchChan {
+	watch := make(chan v3.WatchResponse, 1)
+	if f := s.now().watch; f != nil {
+		if resp := f(key); resp != nil {
+			watch <- *resp
+		}
+	}
 	context.AfterFunc(ctx, func() { close(watch) })
 	return watch
 }
@@ -136,6 +141,22 @@ func answer[T any](ctx context.Context, f func(context.Context) (T, error)) (T, 
 // acquires makes the cluster give the lock to who asks.
 func acquires(s *script) {
 	s.txn = func(context.Context) (*v3.TxnResponse, error) { return acquired("lock/1234", 7), nil }
+}
+
+// queued is the response to a request for a key that was created in the revision and is not the first one.
+func queued(key string, rev int64) *v3.TxnResponse {
+	resp := acquired(key, rev)
+	resp.Responses[2].GetResponseRange().Kvs = []*mvccpb.KeyValue{{Key: []byte("lock/1"), CreateRevision: 1}}
+	return resp
+}
+
+// follows is the response that tells which key is before the one that asks.
+func follows(older string, rev int64) *v3.TxnResponse {
+	kvs := []*mvccpb.KeyValue{{Key: []byte(older), CreateRevision: 1}}
+	get := &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{Kvs: kvs}}
+	return &v3.TxnResponse{
+		Header: &pb.ResponseHeader{Revision: rev}, Succeeded: true, Responses: []*pb.ResponseOp{{Response: get}},
+	}
 }
 
 // refuses makes it refuse all transactions.

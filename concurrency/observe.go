@@ -113,6 +113,8 @@ func (o *observer) report(ctx context.Context, header *pb.ResponseHeader) error 
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-o.client.Ctx().Done():
+		return o.client.Ctx().Err()
 	}
 }
 

@@ -2,10 +2,13 @@ package concurrency
 
 import (
 	"cmp"
+	"context"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	v3 "github.com/seed-d18e112a/clientv3"
@@ -44,4 +47,27 @@ func TestLeaderHasTheLowestCreateRevision(t *testing.T) {
 			t.Fatalf("leader %v, want %v", got, want)
 		}
 	}
+}
+
+// Nobody reads what is observed when the client is closed.
+func TestObserveEndsWithTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		cluster.does(func(s *script) {
+			s.get = func(context.Context) (*v3.GetResponse, error) {
+				return &v3.GetResponse{
+					Header: &pb.ResponseHeader{Revision: 7}, Kvs: []*mvccpb.KeyValue{{Key: []byte("election/1")}},
+				}, nil
+			}
+		})
+		s := newSession(t, client)
+		reports := NewElection(s, "election").Observe(context.Background())
+		synctest.Wait()
+		_ = client.Close()
+		synctest.Wait()
+		if resp, ok := <-reports; ok {
+			t.Errorf("reported %v", resp)
+		}
+		s.Orphan()
+	})
 }

@@ -2,6 +2,7 @@ package concurrency
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -181,7 +182,8 @@ func (s *Session) runSweep(key string, p *place, rev int64) {
 		if err == nil {
 			break
 		}
-		if !transient(err) && s.sweeping.Err() == nil {
+		// A request that was given up after sweepTimeout may have met a frozen member.
+		if !transient(err) && !errors.Is(err, context.DeadlineExceeded) && s.sweeping.Err() == nil {
 			s.client.GetLogger().Warn("key of a failed lock or campaign not deleted, it stays as long as its lease",
 				zap.String("key", key), zap.Error(err))
 			break

@@ -44,7 +44,7 @@ type Session struct {
 
 	mu         sync.Mutex // guards what follows
 	closed     bool
-	aliveUntil time.Time // the lease lives at least so long, as far as is known
+	aliveUntil time.Time // the lease lives at least so long, as far as is known; zero before the first word of it
 	places     map[string]*place
 }
 
@@ -104,8 +104,6 @@ func NewSession(client *v3.Client, opts ...SessionOption) (*Session, error) {
 			return nil, err
 		}
 		s.id, s.aliveUntil = granted.ID, asked.Add(time.Duration(granted.TTL)*time.Second)
-	} else {
-		s.aliveUntil = time.Now().Add(unknownTTL) // the first renewal tells
 	}
 	s.ctx, s.end = context.WithCancelCause(o.ctx)
 	renewals, err := client.KeepAlive(s.ctx, s.id)
@@ -165,21 +163,26 @@ var errNotRenewed = errors.New("lease not renewed within its time to live")
 // follow reads the renewals until they end, or the lease's time to live has passed without one.
 func (s *Session) follow(renewals <-chan *v3.LeaseKeepAliveResponse) {
 	defer close(s.done)
-	deadline := s.leaseDeadline()
-	expiry := time.NewTimer(time.Until(deadline))
+	deadline, known := s.leaseDeadline()
+	if !known {
+		deadline = time.Now().Add(unknownTTL) // the first renewal tells
+	}
+	ttl := time.Until(deadline)
+	expiry := time.NewTimer(ttl)
 	defer expiry.Stop()
 	for {
 		select {
 		case resp, ok := <-renewals:
 			if !ok {
-				s.renewalsEnded(deadline)
+				s.renewalsEnded(deadline, ttl)
 				return
 			}
 			// A response that comes after the deadline may be old: the program was halted, and the server has
 			// let the lease end since. The timer is due then.
 			if now := time.Now(); now.Before(deadline) {
-				deadline = now.Add(time.Duration(resp.TTL) * time.Second)
-				expiry.Reset(time.Until(deadline))
+				ttl = time.Duration(resp.TTL) * time.Second
+				deadline = now.Add(ttl)
+				expiry.Reset(ttl)
 				s.mu.Lock()
 				s.aliveUntil = deadline
 				s.mu.Unlock()
@@ -193,9 +196,9 @@ func (s *Session) follow(renewals <-chan *v3.LeaseKeepAliveResponse) {
 	}
 }
 
-// renewalsEnded sees to what the end of the renewals means for the lease, which lives until the deadline as far as the
-// session knows.
-func (s *Session) renewalsEnded(deadline time.Time) {
+// renewalsEnded sees to what the end of the renewals means for the lease, which has the time to live and lives until
+// the deadline as far as the session knows.
+func (s *Session) renewalsEnded(deadline time.Time, ttl time.Duration) {
 	switch {
 	case s.client.Ctx().Err() != nil:
 		s.lose(s.client.Ctx().Err())
@@ -203,8 +206,12 @@ func (s *Session) renewalsEnded(deadline time.Time) {
 	case s.ctx.Err() != nil: // Orphan, Close, or the context of WithContext
 		timer := time.AfterFunc(time.Until(deadline), s.stopSweep)
 		context.AfterFunc(s.sweeping, func() { timer.Stop() })
+	case time.Until(deadline) < ttl/4:
+		// The client has given up. It does so a little before the deadline, for it counts from when the last renewal
+		// was sent, not from when its answer came.
+		s.expire(errNotRenewed)
 	default:
-		s.expire(rpctypes.ErrLeaseNotFound) // or nearly so: the client gives up just before the deadline
+		s.expire(rpctypes.ErrLeaseNotFound) // the server has said so, when it was to renew it
 	}
 }
 
@@ -220,10 +227,17 @@ func (s *Session) failure() error {
 	switch {
 	case s.client.Ctx().Err() != nil:
 		return s.client.Ctx().Err()
-	case s.lost.Err() != nil:
+	case s.lost.Err() != nil || s.overdue():
 		return ErrSessionExpired // bare: callers compare with ==
 	}
 	return nil
+}
+
+// overdue reports whether the lease was to be renewed by now, and was not. The session is as good as lost then: when the
+// program was halted, follow may be the last one to notice. An orphaned lease may have been renewed by somebody else.
+func (s *Session) overdue() bool {
+	deadline, known := s.leaseDeadline()
+	return known && s.ctx.Err() == nil && !time.Now().Before(deadline)
 }
 
 // spawn runs f in a goroutine that Close waits for, so f must end with s.lost. It does nothing once Close was called.
@@ -235,9 +249,9 @@ func (s *Session) spawn(f func()) {
 	}
 }
 
-// leaseDeadline returns until when the lease lives at least.
-func (s *Session) leaseDeadline() time.Time {
+// leaseDeadline returns until when the lease lives at least, and whether that is known.
+func (s *Session) leaseDeadline() (deadline time.Time, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.aliveUntil
+	return s.aliveUntil, !s.aliveUntil.IsZero()
 }

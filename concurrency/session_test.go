@@ -57,9 +57,17 @@ func TestSessionEndsWithItsLease(t *testing.T) {
 		cluster.renew(5)
 		endsAfter(t, s, 5*time.Second, ErrSessionExpired, errNotRenewed)
 
-		s = newSession(t, client)
-		close(cluster.renewals)
-		endsAfter(t, s, 0, ErrSessionExpired, rpctypes.ErrLeaseNotFound)
+		// The renewals end because the server says so, or because the client has given up.
+		for _, c := range []struct {
+			after time.Duration
+			cause error
+		}{{0, rpctypes.ErrLeaseNotFound}, {9 * time.Second, errNotRenewed}} {
+			cluster, client := newScripted(t)
+			s := newSession(t, client)
+			time.Sleep(c.after)
+			close(cluster.renewals)
+			endsAfter(t, s, 0, ErrSessionExpired, c.cause)
+		}
 	})
 }
 
@@ -79,6 +87,37 @@ func TestSessionDoesNotBelieveALateRenewal(t *testing.T) {
 			endsAfter(t, s, 0, ErrSessionExpired, errNotRenewed)
 		})
 	}
+}
+
+// When a program goes on that was halted, a response that has waited for it may be read before the timer is.
+func TestNoSuccessAfterTheLeasesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		s := &Session{
+			client: client, id: leaseID, ctx: t.Context(), aliveUntil: time.Now().Add(time.Second),
+			places: map[string]*place{},
+		}
+		s.lost, s.lose = context.WithCancelCause(context.Background())
+		s.sweeping, s.stopSweep = context.WithCancel(s.lost)
+		m := NewMutex(s, "lock")
+		cluster.does(acquires)
+		if err := m.Lock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cluster.does(func(s *script) {
+			s.txn = func(context.Context) (*v3.TxnResponse, error) {
+				time.Sleep(time.Second)
+				return acquired("lock/1234", 7), nil
+			}
+		})
+		for range 2 {
+			if err := m.Lock(t.Context()); err != ErrSessionExpired { //nolint:errorlint // bare
+				t.Errorf("Lock: %v", err)
+			}
+		}
+		s.lose(nil)
+		s.background.Wait()
+	})
 }
 
 func TestSessionCloseIsBounded(t *testing.T) {
@@ -156,6 +195,40 @@ func TestContextOfAnOrphanedSession(t *testing.T) {
 	})
 }
 
+// Of a lease that another program has granted nothing is known at first. The first answer tells how long it lives.
+func TestContextOfAnOrphanedSessionWithAnotherLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		s := newSession(t, client, WithLease(leaseID))
+		s.Orphan()
+		m := NewMutex(s, "lock")
+		cluster.does(acquires)
+		if err := m.Lock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		asked := time.Now().Add(time.Minute) // before that there is no answer, and no end
+		cluster.does(func(s *script) {
+			s.timeToLive = func(ctx context.Context) (*v3.LeaseTimeToLiveResponse, error) {
+				if time.Now().Before(asked) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				s.timeToLive = nil
+				asked = time.Now()
+				return &v3.LeaseTimeToLiveResponse{TTL: 2}, nil
+			}
+		})
+		held := m.Context()
+		<-held.Done()
+		if cause := context.Cause(held); !errors.Is(cause, ErrSessionExpired) || !errors.Is(cause, errNotRenewed) {
+			t.Errorf("cause %v", cause)
+		}
+		if took := time.Since(asked); took != 2*time.Second {
+			t.Errorf("ended %v after the one answer", took)
+		}
+	})
+}
+
 // A Lock that is given up returns soon, though its key cannot be deleted. The session goes on trying.
 func TestLockGivenUpDoesNotWaitLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -195,17 +268,81 @@ func TestLockGivenUpDoesNotWaitLong(t *testing.T) {
 	})
 }
 
+// A request to delete the key that was lost is made again.
+func TestSweepOutlastsALostRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		s := newSession(t, client)
+		requests := 0
+		cluster.does(func(s *script) {
+			s.txn = func(ctx context.Context) (*v3.TxnResponse, error) {
+				switch requests++; requests {
+				case 1:
+					return queued("lock/1234", 7), nil
+				case 2, 3: // who is before it; and the first deletion
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				return &v3.TxnResponse{Succeeded: true}, nil
+			}
+		})
+		cluster.renew(60)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := NewMutex(s, "lock").Lock(ctx); err != context.DeadlineExceeded { //nolint:errorlint // bare
+			t.Errorf("Lock: %v", err)
+		}
+		s.background.Wait()
+		if requests != 4 {
+			t.Errorf("%d requests, want 4", requests)
+		}
+		s.Orphan()
+	})
+}
+
+// A waiter whose key cannot be watched any more says why.
+func TestLockKeepsTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := newScripted(t)
+		s := newSession(t, client)
+		requests := 0
+		cluster.does(func(s *script) {
+			s.txn = func(context.Context) (*v3.TxnResponse, error) {
+				switch requests++; requests {
+				case 1:
+					return queued("lock/1234", 7), nil
+				case 2:
+					return follows("lock/1", 7), nil
+				}
+				return &v3.TxnResponse{Succeeded: true}, nil
+			}
+			s.watch = func(key string) *v3.WatchResponse {
+				if key == "lock/1" {
+					return nil
+				}
+				return &v3.WatchResponse{Canceled: true, CancelReason: rpctypes.ErrPermissionDenied.Error()}
+			}
+		})
+		err := NewMutex(s, "lock").Lock(t.Context())
+		if !errors.Is(err, ErrSessionExpired) || !errors.Is(err, rpctypes.ErrPermissionDenied) {
+			t.Errorf("Lock: %v", err)
+		}
+		s.Orphan()
+	})
+}
+
 // So is what an orphaned session cleans up, for as long as its lease can be expected to live.
 func TestOrphanedSessionStopsSweeping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, client := newScripted(t)
 		s := newSession(t, client)
 		s.Orphan()
+		deadline, _ := s.leaseDeadline()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_ = NewMutex(s, "lock").Lock(ctx)
 		s.background.Wait()
-		if at := time.Until(s.leaseDeadline()); at != 0 {
+		if at := time.Until(deadline); at != 0 {
 			t.Errorf("ended %v before the lease's expected end", at)
 		}
 	})

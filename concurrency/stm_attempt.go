@@ -52,8 +52,9 @@ func (t *attempts) try(apply func(STM) error, n int) (*v3.TxnResponse, error) {
 		return nil, err
 	}
 	t.spans = s.reads.spans()
-	txn := s.client.Txn(s.ctx).If(s.conflicts()...).Then(s.writes.ops()...)
-	if n == 0 {
+	conflicts := s.conflicts()
+	txn := s.client.Txn(s.ctx).If(conflicts...).Then(s.writes.ops()...)
+	if n == 0 && len(conflicts) > 0 {
 		txn = txn.Else(getOps(t.spans, nil)...)
 	}
 	resp, err := txn.Commit()

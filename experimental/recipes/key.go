@@ -103,9 +103,10 @@ func newKV(client *v3.Client, key, val string) (bool, error) {
 func uniqueKey(prefix string) string { return fmt.Sprintf("%s/%d", prefix, time.Now().UnixNano()) }
 
 // newEphemeralKV makes a new key under the prefix that is attached to the session's lease. If it is not known whether
-// the key was made, it is made once more: nobody else uses its name, and its lease shows whose it is.
+// the key was made, it is made once more, and is taken for the one of the first attempt if it is there with that lease.
+// Without such an attempt it is another's, who had the same name in mind.
 func newEphemeralKV(ctx context.Context, s *concurrency.Session, prefix string) (*EphemeralKV, error) {
-	key := uniqueKey(prefix)
+	key, unsure := uniqueKey(prefix), false
 	for attempt := 0; ; attempt++ {
 		resp, err := s.Client().Txn(ctx).
 			If(v3.Compare(v3.Version(key), "=", 0)).
@@ -116,6 +117,7 @@ func newEphemeralKV(ctx context.Context, s *concurrency.Session, prefix string) 
 			return nil, fmt.Errorf("%w: %w", concurrency.ErrSessionExpired, err)
 		}
 		if err != nil {
+			unsure = unsure || v3.MayHaveApplied(err)
 			if err := again(ctx, err, attempt); err != nil {
 				return nil, err
 			}
@@ -124,8 +126,8 @@ func newEphemeralKV(ctx context.Context, s *concurrency.Session, prefix string) 
 		kv := &EphemeralKV{RemoteKV{client: s.Client(), key: key, lease: s.Lease(), created: resp.Header.Revision}}
 		if !resp.Succeeded {
 			found := resp.Responses[0].GetResponseRange().Kvs[0]
-			if found.Lease != int64(s.Lease()) {
-				key = uniqueKey(prefix)
+			if !unsure || found.Lease != int64(s.Lease()) {
+				key, unsure = uniqueKey(prefix), false
 				continue
 			}
 			kv.created = found.CreateRevision

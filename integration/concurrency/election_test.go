@@ -65,6 +65,9 @@ func TestElection(t *testing.T) {
 	if err := e2.Proclaim(e.ctx, "x"); err != concurrency.ErrElectionNotLeader { //nolint:errorlint // bare
 		t.Errorf("Proclaim after the key is gone: %v", err)
 	}
+	if e2.Key() != "" || e2.Rev() == 0 || e2.Context().Err() == nil {
+		t.Errorf("after the key is gone: key %q, revision %d, context %v", e2.Key(), e2.Rev(), e2.Context())
+	}
 	must(t, e2.Resign(e.ctx))
 	if got := e.keys(t, e.prefix); len(got) != 0 {
 		t.Errorf("keys in the end: %q", got)

@@ -427,27 +427,89 @@ func TestSTMPassesOnPanics(t *testing.T) {
 	<-exited
 }
 
+// Where reads are of one revision, a range is read as it was in that of the first read, though it has changed since.
+func TestSTMRangesAreReadAtTheSnapshot(t *testing.T) {
+	for _, l := range levels {
+		t.Run(l.name, func(t *testing.T) {
+			e := newEnv(t)
+			p := e.prefix + "/"
+			for _, key := range []string{"-first", "/a", "/b", "/c"} {
+				e.put(t, e.prefix+key, "1")
+			}
+			var seen []string
+			_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
+				s.Get(e.prefix + "-first")
+				if len(seen) == 0 {
+					_, err := e.Txn(e.ctx).Then(clientv3.OpPut(p+"a", "2"), clientv3.OpDelete(p+"b"),
+						clientv3.OpPut(p+"bb", "2")).Commit()
+					must(t, err)
+				}
+				// The second read goes beyond the first one.
+				seen = append(seen, list(s, p+"b")+", "+list(s, p))
+				return nil
+			}, concurrency.WithIsolation(l.level))
+			must(t, err)
+			want := []string{"b=2, a=2 bb=2 c=1"}
+			if l.snapshot {
+				want = []string{"=1, a=1 b=1 c=1", "b=2, a=2 bb=2 c=1"}
+			}
+			if !slices.Equal(seen, want) {
+				t.Errorf("attempts read %q, want %q", seen, want)
+			}
+		})
+	}
+}
+
 // The revision of an attempt's first read may be compacted before the second one.
 func TestSTMReadsAnewAfterCompaction(t *testing.T) {
 	e := newEnv(t)
-	attempts := 0
-	_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
-		attempts++
-		s.Get(e.prefix + "/a")
-		if attempts == 1 {
-			e.put(t, e.prefix+"/b", "1")
-			resp, err := e.Put(e.ctx, e.prefix+"/b", "2")
-			must(t, err)
-			_, err = e.Compact(e.ctx, resp.Header.Revision)
-			must(t, err)
+	for name, read := range map[string]func(concurrency.STM) string{
+		"key":   func(s concurrency.STM) string { return s.Get(e.prefix + "/b") },
+		"range": func(s concurrency.STM) string { return list(s, e.prefix+"/b") },
+	} {
+		_, err := e.Delete(e.ctx, e.prefix, clientv3.WithPrefix())
+		must(t, err)
+		var seen []string
+		_, err = concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
+			s.Get(e.prefix + "/a")
+			if len(seen) == 0 {
+				e.put(t, e.prefix+"/b", "1")
+				resp, err := e.Put(e.ctx, e.prefix+"/b", "2")
+				must(t, err)
+				_, err = e.Compact(e.ctx, resp.Header.Revision)
+				must(t, err)
+			}
+			seen = append(seen, "none") // unless the read returns
+			seen[len(seen)-1] = read(s)
+			return nil
+		})
+		if want := map[string]string{"key": "2", "range": "=2"}[name]; err != nil || !slices.Equal(seen, []string{"none", want}) {
+			t.Errorf("%s: attempts read %q, %v", name, seen, err)
 		}
-		if got := s.Get(e.prefix + "/b"); got != "2" {
-			t.Errorf("read %q", got)
+	}
+}
+
+// etcd bounds the comparisons of a transaction, 128 by default. There are none where nothing is protected, and a range
+// is one for itself.
+func TestSTMReadsManyKeys(t *testing.T) {
+	e := newEnv(t)
+	const n = 150
+	_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
+		for i := range n {
+			s.Get(fmt.Sprint(e.prefix, "/", i))
 		}
 		return nil
-	})
-	if err != nil || attempts != 2 {
-		t.Errorf("%v after %d attempts", err, attempts)
+	}, concurrency.WithIsolation(concurrency.ReadCommitted))
+	must(t, err)
+	for _, l := range levels {
+		_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
+			list(s, e.prefix)
+			for i := range n {
+				s.Get(fmt.Sprint(e.prefix, "/", i)) // part of what was read
+			}
+			return nil
+		}, concurrency.WithIsolation(l.level))
+		must(t, err)
 	}
 }
 
