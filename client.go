@@ -288,7 +288,8 @@ func (c *Client) autoSync() {
 const autoSyncTimeout = 5 * time.Second
 
 // Dial connects to a single endpoint, with the client's configuration and identity. The caller closes the connection.
-// The endpoint need not be one of the client's.
+// The endpoint need not be one of the client's. Who dials one endpoint wants to hear from that: a read on the connection
+// is not made again where a write would not be, except those of RetryMaintenanceClient.
 func (c *Client) Dial(ep string) (*grpc.ClientConn, error) {
 	targets, err := parseEndpoints([]string{ep})
 	if err != nil {
@@ -331,7 +332,7 @@ const (
 func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(set.Credentials(c.transport, c.cfg.TLS != nil)),
-		grpc.WithDefaultCallOptions(c.callOptions()...),
+		grpc.WithDefaultCallOptions(c.connOptions()...),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
@@ -360,16 +361,26 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	return opts
 }
 
-// callOptions are the options of every call: the codec and the limits on message sizes. A nil client has none.
+// callOptions are the options of every call on a stub of the caller's: the codec and the limits on message sizes. A nil
+// client has none.
 func (c *Client) callOptions() []grpc.CallOption {
 	if c == nil {
 		return nil
 	}
+	return append(c.connOptions(), c.sendLimit())
+}
+
+// connOptions are the options of every call on a connection. The limit of requests is not among them, but KV's, which has
+// the large ones: programs make stubs of their own on ActiveConnection, and may send what the server takes.
+func (c *Client) connOptions() []grpc.CallOption {
 	return []grpc.CallOption{
 		grpc.ForceCodecV2(wire.Codec()),
-		grpc.MaxCallSendMsgSize(positiveOr(c.cfg.MaxCallSendMsgSize, DefaultMaxCallSendMsgSize)),
 		grpc.MaxCallRecvMsgSize(positiveOr(c.cfg.MaxCallRecvMsgSize, DefaultMaxCallRecvMsgSize)),
 	}
+}
+
+func (c *Client) sendLimit() grpc.CallOption {
+	return grpc.MaxCallSendMsgSize(positiveOr(c.cfg.MaxCallSendMsgSize, DefaultMaxCallSendMsgSize))
 }
 
 // positiveOr returns v, or the default if v is not positive.

@@ -372,12 +372,33 @@ func TestDialConnectsToOneEndpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		m.handle(pb.KV_Range_FullMethodName, scripted.FailTimes(1, status.Error(codes.Unavailable, "once")))
-		if _, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{}); err != nil {
-			t.Error(err)
-		}
-		if got := m.counts(pb.KV_Range_FullMethodName); !slices.Equal(got, []int{0, 2}) {
-			t.Errorf("calls %v, want two at the second member: an attempt and a retry", got)
+		for _, tt := range []struct {
+			name, method string
+			call         func() error
+			answer       error
+			attempts     int
+		}{
+			{"a read that went wrong", pb.KV_Range_FullMethodName, func() error {
+				_, err := NewKVFromKVClient(pb.NewKVClient(conn), nil).Get(t.Context(), "k")
+				return err
+			}, rpctypes.ErrGRPCLeaderChanged, 1},
+			{"a call that was not carried out", pb.KV_Range_FullMethodName, func() error {
+				_, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{})
+				return err
+			}, rpctypes.ErrGRPCRequestTooManyRequests, 2},
+			{"maintenance", pb.Maintenance_Status_FullMethodName, func() error {
+				_, err := RetryMaintenanceClient(c, conn).Status(t.Context(), &pb.StatusRequest{})
+				return err
+			}, rpctypes.ErrGRPCLeaderChanged, 2},
+		} {
+			before := m.counts(tt.method)
+			m.handle(tt.method, scripted.FailTimes(1, tt.answer))
+			if err := tt.call(); (err == nil) != (tt.attempts > 1) {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			if got := m.counts(tt.method); got[0] != 0 || got[1]-before[1] != tt.attempts {
+				t.Errorf("%s: calls %v after %v, want %d more at the second member", tt.name, got, before, tt.attempts)
+			}
 		}
 		if got := m.last(t, pb.KV_Range_FullMethodName).Metadata().Get(rpctypes.TokenFieldNameGRPC); !slices.Equal(got, []string{"tok"}) {
 			t.Errorf("token %q", got)

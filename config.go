@@ -51,7 +51,7 @@ type Config struct {
 	// DefaultDialKeepAliveTimeout.
 	DialKeepAliveTimeout time.Duration `json:"dial-keep-alive-timeout"`
 
-	// MaxCallSendMsgSize is the largest request in bytes that is sent; one over it fails with code ResourceExhausted.
+	// MaxCallSendMsgSize is the largest request in bytes that KV sends; one over it fails with code ResourceExhausted.
 	// 0 means DefaultMaxCallSendMsgSize (2 MiB). The server has a limit of its own, 1.5 MiB by default.
 	MaxCallSendMsgSize int
 

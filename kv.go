@@ -99,12 +99,14 @@ type kv struct {
 // NewKV returns the KV of a client, as the one in its field KV at first: for code that wraps that field and wants the
 // bare one too.
 func NewKV(c *Client) KV {
-	return &kv{client: c, remote: RetryKVClient(c)} // the connection has the call options
+	// The connection has the other call options.
+	return &kv{client: c, remote: RetryKVClient(c), callOpts: []grpc.CallOption{c.sendLimit()}}
 }
 
 // NewKVFromKVClient returns a KV on the given stub, which need not belong to a connection: etcd itself runs clients in
-// process so. Calls are made once, without retries, unless the stub is one that retries, as RetryKVClient's. The
-// client's limits on message sizes are passed to the stub; c may be nil.
+// process so. Calls are made once, without retries, unless the stub is one that retries, as RetryKVClient's; GetStream
+// does not go on by pages where the stub cannot stream. The client's limits on message sizes are passed to the stub; c
+// may be nil.
 func NewKVFromKVClient(remote pb.KVClient, c *Client) KV {
 	return &kv{remote: remote, callOpts: c.callOptions()}
 }

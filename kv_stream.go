@@ -118,8 +118,8 @@ func (kv *kv) stream(ctx context.Context, op Op, send func(*pb.RangeResponse) er
 		started = true
 		return send(chunk)
 	})
-	if status.Code(err) == codes.Unimplemented && !started {
-		// The server is too old, or does not stream such a range.
+	if status.Code(err) == codes.Unimplemented && !started && kv.client != nil {
+		// The server is too old, or does not stream such a range. On a stub of the caller's that is for the caller to know.
 		err = kv.pages(ctx, op, send)
 	}
 	awaitDeadline(ctx, err)

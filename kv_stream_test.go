@@ -388,6 +388,14 @@ func TestGetStreamOnAStubOfTheCallers(t *testing.T) {
 		if chunks, err := readAll(ch); err != nil || len(chunks) != 2 {
 			t.Errorf("chunks %v, error %v", chunks, err)
 		}
+		// Whoever brings a stub that cannot stream may have an answer to that of their own, and need not have ranges.
+		m.stream(rangeStream, streamOf(status.Error(codes.Unimplemented, "?")))
+		if ch, err = kv.GetStream(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readAll(ch); status.Code(err) != codes.Unimplemented || m.count(pb.KV_Range_FullMethodName) != 0 {
+			t.Errorf("error %v, %d ranges", err, m.count(pb.KV_Range_FullMethodName))
+		}
 	})
 }
 

@@ -2,13 +2,16 @@ package clientv3
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/seed-d18e112a/clientv3/internal/scripted"
@@ -182,6 +185,24 @@ func TestStreamsHaveTheMetadataOfCalls(t *testing.T) {
 			if got := call.Metadata().Get(rpctypes.MetadataClientAPIVersionKey); len(got) != 1 {
 				t.Errorf("a stream has the client versions %q", got)
 			}
+		}
+	})
+}
+
+// What programs send by stubs of their own is their business and the server's.
+func TestLimitOfRequestsIsThatOfKV(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		c := m.client(t, func(cfg *Config) { cfg.MaxCallSendMsgSize = 10 })
+		large := strings.Repeat("v", 100)
+		if _, err := c.Put(t.Context(), "k", large); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("KV: %v", err)
+		}
+		if _, err := c.Txn(t.Context()).Then(OpPut("k", large)).Commit(); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("Txn: %v", err)
+		}
+		if _, err := pb.NewKVClient(c.ActiveConnection()).Put(t.Context(), &pb.PutRequest{Value: []byte(large)}); err != nil {
+			t.Errorf("a stub on the connection: %v", err)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package clientv3
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -111,7 +112,7 @@ type Lease interface {
 	// Grant makes a lease with the given time to live in seconds.
 	Grant(ctx context.Context, ttl int64) (*LeaseGrantResponse, error)
 
-	// Revoke ends a lease and deletes its keys.
+	// Revoke ends a lease and deletes its keys. The channels of KeepAlive for it, of this Lease, are closed then.
 	Revoke(ctx context.Context, id LeaseID) (*LeaseRevokeResponse, error)
 
 	// TimeToLive returns how long a lease has left. That there is no such lease is told by a TTL of -1.
@@ -122,7 +123,8 @@ type Lease interface {
 
 	// KeepAlive renews the lease until ctx ends, without waiting for the server. The channel, of LeaseResponseChSize
 	// places, gets the responses; a program that does not read it loses nothing but these. It is closed when ctx has
-	// ended, the lease is gone, its time to live has passed without a renewal that succeeded, or Close was called.
+	// ended, the lease is gone (then without the responses that were not read yet), its time to live has passed without
+	// a renewal that succeeded, or Close was called.
 	// After Close it returns ErrKeepAliveHalted and a closed channel.
 	KeepAlive(ctx context.Context, id LeaseID) (<-chan *LeaseKeepAliveResponse, error)
 
@@ -193,7 +195,11 @@ func (l *lessor) Grant(ctx context.Context, ttl int64) (*LeaseGrantResponse, err
 
 func (l *lessor) Revoke(ctx context.Context, id LeaseID) (*LeaseRevokeResponse, error) {
 	resp, err := l.remote.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: int64(id)}, l.callOpts...)
-	return (*LeaseRevokeResponse)(resp), ContextError(ctx, err)
+	err = ContextError(ctx, err)
+	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		l.engine.Gone(int64(id))
+	}
+	return (*LeaseRevokeResponse)(resp), err
 }
 
 func (l *lessor) TimeToLive(ctx context.Context, id LeaseID, opts ...LeaseOption) (*LeaseTimeToLiveResponse, error) {
@@ -246,7 +252,18 @@ func (s keepAliveSink) Offer(resp *pb.LeaseKeepAliveResponse) {
 	}
 }
 
-func (s keepAliveSink) Close(error) { close(s) }
+// Close closes the channel. If the lease is gone, its reader is not first told of a life that is over.
+func (s keepAliveSink) Close(reason error) {
+	if errors.Is(reason, rpctypes.ErrLeaseNotFound) {
+		for len(s) > 0 {
+			select {
+			case <-s:
+			default: // taken by the reader in between
+			}
+		}
+	}
+	close(s)
+}
 
 func toKeepAliveResponse(resp *pb.LeaseKeepAliveResponse) *LeaseKeepAliveResponse {
 	return &LeaseKeepAliveResponse{ResponseHeader: resp.GetHeader(), ID: LeaseID(resp.GetID()), TTL: resp.GetTTL()}

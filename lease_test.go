@@ -245,6 +245,59 @@ func TestKeepAliveEndsWhenTheLeaseIsGone(t *testing.T) {
 	})
 }
 
+// Who revokes a lease does not have it renewed, nor is told of renewals before.
+func TestKeepAliveEndsWhenTheLeaseIsRevoked(t *testing.T) {
+	for name, revoke := range map[string]scripted.Unary{
+		"by this call": scripted.Answer(&pb.LeaseRevokeResponse{Header: testHeader}),
+		"before":       scripted.Fail(rpctypes.ErrGRPCLeaseNotFound),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMembers(t, 1)
+				c := m.client(t)
+				m.stream(keepAlive, renewals(6))
+				m.handle(pb.Lease_LeaseRevoke_FullMethodName, revoke)
+				revoked, err := c.KeepAlive(t.Context(), 9)
+				if err != nil {
+					t.Fatal(err)
+				}
+				other, err := c.KeepAlive(t.Context(), 10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				_, _ = c.Revoke(t.Context(), 9)
+				if resp, ok := <-revoked; ok {
+					t.Errorf("response %v", resp)
+				}
+				if resp, ok := <-other; !ok || resp.ID != 10 {
+					t.Errorf("the other lease: %v", resp)
+				}
+			})
+		})
+	}
+}
+
+// A Revoke of which nobody knows what has come of it ends nothing.
+func TestKeepAliveOutlivesAFailedRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		c := m.client(t)
+		m.stream(keepAlive, renewals(6))
+		m.handle(pb.Lease_LeaseRevoke_FullMethodName, scripted.Fail(rpctypes.ErrGRPCTimeout))
+		ch, err := c.KeepAlive(t.Context(), 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Revoke(t.Context(), 9)
+		for range 3 {
+			if _, ok := <-ch; !ok {
+				t.Fatal("the channel is closed")
+			}
+		}
+	})
+}
+
 func TestLeaseOnAStubOfTheCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 1)

@@ -238,7 +238,7 @@ func (op Op) IsCountOnly() bool { return op.countOnly }
 // IsPrevKV reports whether previous key-value pairs are to be returned.
 func (op Op) IsPrevKV() bool { return op.prevKV }
 
-// IsFragment reports whether the server may split a revision's events over several responses.
+// IsFragment reports whether the server may split responses to a watch over several messages.
 func (op Op) IsFragment() bool { return op.fragment }
 
 // IsProgressNotify reports whether the watch is to be told of progress while there are no events.

@@ -163,8 +163,10 @@ func WithIgnoreLease() OpOption {
 	return func(op *Op) { op.ignoreLease = true }
 }
 
-// WithFragment lets the server split the events of a revision that are too large for one message over several
-// responses of a watch. By default they are put together again.
+// WithFragment lets the server split a response to a watch that is larger than its limit on requests over several
+// messages. They are put together again up to the bound of what is kept for a slow reader, and the events of one revision
+// always. Without it such a response is one message, however large, and ends the watch if it is larger than
+// Config.MaxCallRecvMsgSize.
 func WithFragment() OpOption {
 	return func(op *Op) { op.fragment = true }
 }

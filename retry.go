@@ -3,6 +3,7 @@ package clientv3
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -51,7 +52,7 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 		if err == nil {
 			return nil
 		}
-		r := retrier{client: c, set: set, call: call, kind: retry.KindOf(method, req), method: method, token: token}
+		r := retrier{client: c, set: set, call: call, kind: c.kindOf(set, method, req), method: method, token: token}
 		for {
 			if err = r.next(err); err != nil {
 				return err
@@ -64,6 +65,17 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 		}
 	}
 }
+
+// kindOf returns the kind of a unary call on a connection to the set. On those of Dial only maintenance has reads.
+func (c *Client) kindOf(set *balance.Set, method string, req any) retry.Kind {
+	kind := retry.KindOf(method, req)
+	if kind == retry.Read && set != c.endpoints && !strings.HasPrefix(method, maintenancePrefix) {
+		return retry.Write
+	}
+	return kind
+}
+
+const maintenancePrefix = "/etcdserverpb.Maintenance/"
 
 // retryStream makes the attempts of a stream call that may be repeated as a read may, until it has its first answer: an
 // attempt opens the stream under the context it is given and returns the error it met up to there. A nil client, whose

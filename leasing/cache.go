@@ -35,6 +35,23 @@ type cache struct {
 	entries map[string]*entry
 	resting map[string]time.Time // keys that are left to others, until when
 	sweepAt int                  // the number of them from which on they are looked through
+	latest  moment               // the greatest of all entries', those no longer there included
+}
+
+// moment is a revision and the response that told of it.
+type moment struct {
+	header *pb.ResponseHeader
+	rev    int64
+}
+
+// asHeader returns the header of a response as of then.
+func (m moment) asHeader() *pb.ResponseHeader {
+	return &pb.ResponseHeader{
+		ClusterId: m.header.GetClusterId(),
+		MemberId:  m.header.GetMemberId(),
+		RaftTerm:  m.header.GetRaftTerm(),
+		Revision:  m.rev,
+	}
 }
 
 // entry is a key that is owned, or is about to be.
@@ -48,10 +65,9 @@ type entry struct {
 	// the response that grants the ownership: then it is over before it was known.
 	lost int64
 
-	header  *pb.ResponseHeader // of the latest response
-	rev     int64              // kv is what the key is as of this revision
-	kv      *mvccpb.KeyValue   // nil if the key does not exist
-	writers int                // writes of our own under way, after which kv is another one
+	moment                   // kv is what the key is as of its revision
+	kv      *mvccpb.KeyValue // nil if the key does not exist
+	writers int              // writes of our own under way, after which kv is another one
 
 	stop context.CancelFunc // ends the watch of the key; nil before it begins
 }
@@ -171,7 +187,8 @@ func (c *cache) grant(e *entry, owned int64, header *pb.ResponseHeader, kv *mvcc
 		c.rest(e.key)
 		return false
 	}
-	e.owned, e.header, e.rev, e.kv = owned, header, header.GetRevision(), kv
+	e.owned, e.kv = owned, kv
+	c.advance(e, moment{header, header.GetRevision()})
 	e.stop = follow()
 	return true
 }
@@ -216,13 +233,22 @@ func (c *cache) learnLocked(e *entry, header *pb.ResponseHeader, rev int64, kv *
 	if rev <= e.rev {
 		return true
 	}
-	e.header, e.rev, e.kv = header, rev, kv
+	e.kv = kv
+	c.advance(e, moment{header, rev})
 	if kv.GetLease() != 0 {
 		// It ends when its lease does, which nobody asks us about.
 		c.remove(e)
 		return false
 	}
 	return true
+}
+
+// advance says as of when an entry is known. The caller holds c.mu.
+func (c *cache) advance(e *entry, to moment) {
+	e.moment = to
+	if to.rev > c.latest.rev {
+		c.latest = to
+	}
 }
 
 // beginWrite marks the entries of keys about to be written, and returns those there are. From then on until endWrite
@@ -249,12 +275,7 @@ func (c *cache) leaseID() clientv3.LeaseID {
 
 // response answers a get of the key. Nothing in it is shared with the entry, since callers may change what they get.
 func (e *entry) response(op clientv3.Op) *clientv3.GetResponse {
-	resp := &clientv3.GetResponse{Header: &pb.ResponseHeader{
-		ClusterId: e.header.GetClusterId(),
-		MemberId:  e.header.GetMemberId(),
-		RaftTerm:  e.header.GetRaftTerm(),
-		Revision:  e.rev,
-	}}
+	resp := &clientv3.GetResponse{Header: e.asHeader()}
 	if e.kv == nil {
 		return resp
 	}

@@ -183,6 +183,28 @@ func TestTheLatestRevisionCounts(t *testing.T) {
 	c.expect(t, "with a lease", "a", "to be acquired")
 }
 
+// As in the official client: callers take the revision of a transaction for one that their earlier reads are not past.
+func TestTransactionFromMemoryIsAsOfTheLatestRevisionKnown(t *testing.T) {
+	c := newCache()
+	c.own(t, "a", 5)
+	b := c.own(t, "b", 9)
+	read := func(want int64) {
+		t.Helper()
+		resp := c.evaluate(nil, []clientv3.Op{clientv3.OpGet("a")}, nil)
+		if resp == nil || resp.Header.Revision != want {
+			t.Errorf("%v, want revision %d", resp, want)
+		}
+	}
+	read(9)
+	c.learn(b, header(12), 11, pair("b", "new", 11))
+	read(11)
+	c.lose("b", 13)
+	read(11)
+	if resp := c.evaluate(nil, nil, nil); resp != nil {
+		t.Errorf("a transaction without a key is answered: %v", resp)
+	}
+}
+
 func TestTooManyKeysAreGivenUp(t *testing.T) {
 	c := newCache()
 	for i := range maxEntries {
@@ -512,9 +534,21 @@ func (l *leases) Grant(context.Context, int64) (*clientv3.LeaseGrantResponse, er
 	return &clientv3.LeaseGrantResponse{ID: l.last, TTL: 10}, nil
 }
 
-func (l *leases) KeepAlive(ctx context.Context, _ clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error) {
-	renewals := make(chan *clientv3.LeaseKeepAliveResponse)
-	context.AfterFunc(ctx, func() { close(renewals) })
+func (l *leases) KeepAlive(ctx context.Context, id clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error) {
+	renewals := make(chan *clientv3.LeaseKeepAliveResponse, 1)
+	go func() {
+		defer close(renewals)
+		for ctx.Err() == nil {
+			select {
+			case renewals <- &clientv3.LeaseKeepAliveResponse{ID: id, TTL: 10}:
+			default:
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(3 * time.Second):
+			}
+		}
+	}()
 	return renewals, nil
 }
 

@@ -34,7 +34,9 @@
 //
 // Keys that are attached to a lease of their own are not cached, since they end without a write. Ranges, and reads of a
 // past revision, go to the cluster. The revision in the header of an answer from memory is one at which the key was as
-// the answer says, not the cluster's latest: a watch of the key from the next one on misses nothing.
+// the answer says, not the cluster's latest: a watch of the key from the next one on misses nothing. That of a
+// transaction answered from memory is the latest that the KV knows of; a write that is made without this package may
+// have come before.
 //
 // # What it costs
 //

@@ -17,24 +17,24 @@ func (c *cache) evaluate(cmps []clientv3.Cmp, thenOps, elseOps []clientv3.Op) *c
 	defer c.mu.Unlock()
 	v := evaluation{cache: c}
 	resp, ok := v.txn(cmps, thenOps, elseOps)
-	if !ok || v.latest == nil {
+	if !ok || !v.used {
 		return nil
 	}
-	resp.Header = v.latest.response(clientv3.Op{}).Header
+	// A transaction is as of the latest revision that is known, as the official client has it. Nobody who uses this
+	// package has written an owned key up to then: to do so is to take it from here first.
+	resp.Header = c.latest.asHeader()
 	return (*clientv3.TxnResponse)(resp)
 }
 
 // evaluation is of one transaction, with the cache's lock held: all entries are what the keys are at one moment.
 type evaluation struct {
-	cache  *cache
-	latest *entry // with the greatest revision of those used
+	cache *cache
+	used  bool // an entry
 }
 
 func (v *evaluation) use(key []byte) *entry {
 	e := v.cache.usable(string(key))
-	if e != nil && (v.latest == nil || e.rev > v.latest.rev) {
-		v.latest = e
-	}
+	v.used = v.used || e != nil
 	return e
 }
 

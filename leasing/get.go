@@ -72,7 +72,7 @@ func (kv *leasingKV) acquire(ctx context.Context, op clientv3.Op, e *entry, leas
 		return (*clientv3.GetResponse)(got), nil
 	}
 	owned := resp.Header.GetRevision()
-	known := &entry{key: e.key, header: resp.Header, rev: owned, kv: first(got.Kvs)}
+	known := &entry{key: e.key, moment: moment{resp.Header, owned}, kv: first(got.Kvs)}
 	if !kv.cache.grant(e, owned, resp.Header, known.kv, func() context.CancelFunc { return kv.follow(e, owned+1) }) {
 		kv.releaseLater(e.key, owned)
 	}

@@ -15,9 +15,9 @@ type RWMutex struct {
 	session *concurrency.Session
 	prefix  string
 
-	mu   sync.Mutex // guards what follows
-	read holds
-	own  holds // of writers
+	mu   sync.Mutex // guards what the holds point to
+	read *holds
+	own  *holds // of writers
 }
 
 // holds are the keys with which a lock is held, and the one with which it was held last.
@@ -28,24 +28,24 @@ type holds struct {
 
 // NewRWMutex returns the lock with the prefix, for the session. It does nothing yet.
 func NewRWMutex(s *concurrency.Session, prefix string) *RWMutex {
-	return &RWMutex{session: s, prefix: prefix + "/"}
+	return &RWMutex{session: s, prefix: prefix + "/", read: new(holds), own: new(holds)}
 }
 
 // RLock waits until no writer holds the lock that has asked for it before, and takes it as a reader. A session may be
 // many readers. It returns concurrency.ErrSessionExpired if the session ends meanwhile.
-func (m *RWMutex) RLock() error { return m.lock(&m.read, "read", "write/") }
+func (m *RWMutex) RLock() error { return m.lock(m.read, "read", "write/") }
 
 // Lock waits until nobody holds the lock who has asked for it before, and takes it as the writer. It returns
 // concurrency.ErrSessionExpired if the session ends meanwhile.
-func (m *RWMutex) Lock() error { return m.lock(&m.own, "write", "") }
+func (m *RWMutex) Lock() error { return m.lock(m.own, "write", "") }
 
 // RUnlock gives the lock back that was taken by RLock. If it fails it may be called again. It returns
 // concurrency.ErrLockReleased if there never was one.
-func (m *RWMutex) RUnlock() error { return m.unlock(&m.read) }
+func (m *RWMutex) RUnlock() error { return m.unlock(m.read) }
 
 // Unlock gives the lock back that was taken by Lock. If it fails it may be called again. It returns
 // concurrency.ErrLockReleased if there never was one.
-func (m *RWMutex) Unlock() error { return m.unlock(&m.own) }
+func (m *RWMutex) Unlock() error { return m.unlock(m.own) }
 
 // lock puts a key under kind and waits until there is no older one with the prefix in the way.
 func (m *RWMutex) lock(h *holds, kind, inTheWay string) error {

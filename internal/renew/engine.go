@@ -177,6 +177,16 @@ func (e *Engine) KeepAlive(ctx context.Context, id int64, sink Sink) error {
 	return nil
 }
 
+// Gone says that the lease has been revoked, as the server has answered somebody else: its callers need not wait for the
+// next renewal to learn that.
+func (e *Engine) Gone(id int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l := e.leases[id]; l != nil {
+		e.endAll(l, rpctypes.ErrLeaseNotFound)
+	}
+}
+
 // Halted returns nil while the engine works, and why it does not once it is closed: context.Canceled.
 func (e *Engine) Halted() error {
 	e.mu.Lock()

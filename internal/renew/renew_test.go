@@ -213,6 +213,24 @@ func TestGoneLeaseIsClosedAndNotOffered(t *testing.T) {
 	})
 }
 
+func TestRevokedLeaseIsClosedAtOnceAtEveryStage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJournal()
+		e := start(t, Config{Client: &fakeClient{serve: answering(j, func(int64) int64 { return 6 })}})
+		e.Gone(7) // not kept alive
+		fresh := keep(t, e, t.Context(), 7)
+		e.Gone(7)
+		fresh.wantClosed(rpctypes.ErrLeaseNotFound)
+		again, shared := keep(t, e, t.Context(), 7), keep(t, e, t.Context(), 7)
+		synctest.Wait()
+		e.Gone(7)
+		again.wantClosed(rpctypes.ErrLeaseNotFound)
+		shared.wantClosed(rpctypes.ErrLeaseNotFound)
+		synctest.Wait()
+		wantRest(t, e)
+	})
+}
+
 func TestResponsesNobodyAskedForAreIgnored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJournal()

@@ -124,7 +124,9 @@ func (w *watcher[R]) unpump() {
 		if w.state != ended {
 			w.leave()
 		}
-		w.replace(last)
+		if !w.contextEnded() {
+			w.replace(last)
+		}
 		w.shut()
 	}
 }

@@ -48,5 +48,6 @@
 //   - What is to be sent is state, not a queue of messages: the waiting watchers, the ids to cancel (each was created
 //     on this stream, and none is while the sender is stuck, so they are at most as many as it had watchers), and one
 //     flag for progress. Creates that wait for their answer are at most maxInflight.
-//   - Fragments being put together: the events of one revision, which etcd does not limit, but its transactions do.
+//   - Fragments being put together: as a backlog, and beyond it the events of one revision, which etcd does not limit,
+//     but its transactions do.
 package watchstream

@@ -226,6 +226,62 @@ func TestCloseEndsWatchesWithItsReason(t *testing.T) {
 	})
 }
 
+// Who ends the context and then closes the engine, or has the server end the watch, is told nothing of that, even if the
+// former was not yet acted upon: that takes a goroutine, which here is kept from running by the group's lock.
+func TestContextThatEndsFirstIsTheReason(t *testing.T) {
+	for name, unread := range map[string]int64{"reader keeps up": 0, "reader lags": 2} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+				var s *fakeStream
+				id, open := b.open(&s, Request{})
+				ctx, cancel := context.WithCancel(t.Context())
+				watching := b.watch(ctx, Request{Key: []byte("k")})
+				req := s.accept(10)
+				ch := b.opened(watching)
+				for i := range unread {
+					s.reply(events(req.WatchId, 11+i))
+				}
+				synctest.Wait()
+				g := b.groups[""]
+				g.mu.Lock()
+				cancel()
+				for w := range g.watchers {
+					if w.id == req.WatchId {
+						w.endNow()
+					}
+				}
+				g.mu.Unlock()
+				if unread > 0 {
+					b.want(ch, 11)
+				}
+				b.closed(ch)
+				s.reply(events(id, 20))
+				b.want(open, 20)
+			})
+		})
+	}
+	t.Run("the server ends it", func(t *testing.T) {
+		bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+			var s *fakeStream
+			b.open(&s, Request{})
+			ctx, cancel := context.WithCancel(t.Context())
+			watching := b.watch(ctx, Request{Key: []byte("k")})
+			req := s.accept(10)
+			ch := b.opened(watching)
+			g := b.groups[""]
+			g.mu.Lock()
+			cancel()
+			for w := range g.watchers {
+				if w.id == req.WatchId {
+					w.end(&Response{Canceled: true, Err: errCut})
+				}
+			}
+			g.mu.Unlock()
+			b.closed(ch)
+		})
+	})
+}
+
 func TestCloseDoesNotWaitForAStuckStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, Config[Response]{})

@@ -69,8 +69,9 @@ type Request struct {
 	CreatedNotify bool
 	// PrevKV asks for the key-value pair before each event.
 	PrevKV bool
-	// Fragment allows the server to split what does not fit into one message of its request size limit. The parts of
-	// one revision are put together again: a response never has less than a whole revision.
+	// Fragment allows the server to split what does not fit into one message of its request size limit. The parts are
+	// put together again, up to MaxPendingBytes and MaxPendingEvents, and those of one revision always: a response never
+	// has less than a whole revision.
 	Fragment bool
 	// LogBacklog logs, at info, that the consumer has not read anything for 10 seconds while there were events.
 	LogBacklog bool

@@ -8,8 +8,45 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-func TestFragmentsArePutTogetherByRevision(t *testing.T) {
+func TestFragmentsArePutTogether(t *testing.T) {
 	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+		var s *fakeStream
+		id, ch := b.open(&s, Request{Fragment: true})
+		s.reply(fragment(events(id, 11, 12)), fragment(events(id, 12, 13)))
+		b.nothing(ch)
+		s.reply(events(id, 14))
+		b.want(ch, 11, 12, 12, 13, 14)
+		s.reply(events(id, 15))
+		b.want(ch, 15)
+	})
+}
+
+// As much as a consumer that lags may be owed is put together, and no more.
+func TestLargeFragmentsArePutTogetherUpToALimit(t *testing.T) {
+	for name, cfg := range map[string]Config[Response]{
+		"events": {MaxPendingEvents: 5},
+		"bytes":  {MaxPendingBytes: 5 * eventSize},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, cfg, func(t *testing.T, b *bench) {
+				var s *fakeStream
+				id, ch := b.open(&s, Request{Fragment: true})
+				s.reply(fragment(events(id, 11, 12)), fragment(events(id, 12, 13)))
+				b.nothing(ch)
+				s.reply(fragment(events(id, 14)))
+				b.want(ch, 11, 12, 12, 13)
+				s.reply(fragment(events(id, 15)))
+				b.nothing(ch)
+				s.reply(events(id, 16))
+				b.want(ch, 14, 15, 16)
+			})
+		})
+	}
+}
+
+// The limit of what is put together is one event here.
+func TestFragmentsArePutTogetherByRevision(t *testing.T) {
+	bubble(t, Config[Response]{MaxPendingEvents: 1}, func(t *testing.T, b *bench) {
 		var s *fakeStream
 		id, ch := b.open(&s, Request{Fragment: true})
 		s.reply(fragment(events(id, 11, 12, 13, 13)))
@@ -27,7 +64,7 @@ func TestFragmentsArePutTogetherByRevision(t *testing.T) {
 }
 
 func TestBrokenFragmentsAreDeliveredOnceAndWhole(t *testing.T) {
-	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+	bubble(t, Config[Response]{MaxPendingEvents: 1}, func(t *testing.T, b *bench) {
 		var s *fakeStream
 		id, ch := b.open(&s, Request{Fragment: true})
 		s.reply(fragment(events(id, 11, 12)), fragment(events(id, 12)))
@@ -45,7 +82,7 @@ func TestBrokenFragmentsAreDeliveredOnceAndWhole(t *testing.T) {
 
 // What a consumer got must not change when more is received, nor may it change what is held.
 func TestDeliveredEventsAreTheConsumers(t *testing.T) {
-	bubble(t, Config[Response]{}, func(t *testing.T, b *bench) {
+	bubble(t, Config[Response]{MaxPendingEvents: 1}, func(t *testing.T, b *bench) {
 		var s *fakeStream
 		id, ch := b.open(&s, Request{Fragment: true})
 		s.reply(fragment(events(id, 11, 12)))

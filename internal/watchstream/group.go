@@ -61,6 +61,7 @@ func (g *group[R]) add(ctx context.Context, w *watcher[R]) bool {
 	w.g = g
 	g.watchers[w] = struct{}{}
 	if ctx.Done() != nil {
+		w.done = ctx.Done()
 		// Registered under the lock, so that the function, which takes it, finds w.stop set.
 		w.stop = context.AfterFunc(ctx, w.abandon)
 	}

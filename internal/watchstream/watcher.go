@@ -22,7 +22,8 @@ type watcher[R any] struct {
 	g    *group[R]
 	req  Request
 	ch   chan R
-	stop func() bool // ends AfterFunc; nil if the context never ends
+	done <-chan struct{} // of the context
+	stop func() bool     // ends AfterFunc; nil if the context never ends
 
 	state     state
 	announced bool          // the created response was delivered
@@ -31,6 +32,7 @@ type watcher[R any] struct {
 	next      int64         // the revision to go on at; 0 before the first creation of a watch "from now"
 	floor     int64         // events before this revision are dropped; next, but for progress
 	held      []*mvccpb.Event
+	heldBytes int         // their size, if the caller asked for fragments
 	fragment  bool        // ask for fragments though the caller does not
 	backlog   *backlog[R] // nil while the consumer keeps up
 
@@ -90,10 +92,18 @@ func (w *watcher[R]) setReady() {
 // the revision of the server, which is not that of the events: more may follow for revisions up to the header's. So
 // only the events tell where to go on.
 //
-// If the response is a fragment, its last revision may go on in the next one, and is held until it is known to be
-// complete; the others are delivered.
+// If the response is a fragment that the caller asked for, it is held until the last one of the response has come, so
+// that the caller gets what the server had to send in one piece. What is held is bounded as a backlog is; past that, and
+// if the fragments are the watcher's own idea, only the last revision is held, which may go on in the next fragment,
+// until it is known to be complete; the others are delivered.
 func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 	events := w.unseen(resp.Events)
+	if resp.Fragment && w.req.Fragment {
+		if len(w.held) == 0 {
+			w.heldBytes = 0
+		}
+		w.heldBytes += size(events)
+	}
 	if len(w.held) > 0 {
 		events = append(w.held, events...)
 		w.held = nil
@@ -102,6 +112,10 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 		return
 	}
 	if resp.Fragment {
+		if w.mayHold(len(events)) {
+			w.held = events
+			return
+		}
 		last := revision(events[len(events)-1])
 		cut := sort.Search(len(events), func(i int) bool { return revision(events[i]) >= last })
 		if cut == 0 {
@@ -109,6 +123,7 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 			return
 		}
 		w.held = events[cut:]
+		w.heldBytes = size(w.held)
 		events = events[:cut:cut] // so that the consumer cannot append over what is held
 	}
 	w.floor = revision(events[len(events)-1]) + 1
@@ -117,6 +132,12 @@ func (w *watcher[R]) receive(resp *pb.WatchResponse) {
 	if w.backlog != nil && w.backlog.full(&w.g.e.cfg) {
 		w.pause()
 	}
+}
+
+// mayHold returns whether so many events of a response that is not complete may all be held until it is.
+func (w *watcher[R]) mayHold(events int) bool {
+	c := &w.g.e.cfg
+	return w.req.Fragment && w.heldBytes < c.MaxPendingBytes && events < c.MaxPendingEvents
 }
 
 // unseen returns the events that were not delivered yet, which are all of them, except those before the start of a
@@ -187,6 +208,10 @@ func (w *watcher[R]) leave() {
 
 // end ends the watcher with a last response, behind what its consumer has yet to read.
 func (w *watcher[R]) end(last *Response) {
+	if w.contextEnded() {
+		w.drop()
+		return
+	}
 	w.deliver(*last)
 	w.leave()
 	if w.backlog != nil {
@@ -198,6 +223,10 @@ func (w *watcher[R]) end(last *Response) {
 
 // endNow ends the watcher for Engine.Close: the last response takes the place of what its consumer has yet to read.
 func (w *watcher[R]) endNow() {
+	if w.contextEnded() {
+		w.drop()
+		return
+	}
 	w.leave()
 	if w.backlog == nil { // or else the pump does it
 		w.replace(w.g.e.cfg.Convert(closedResponse()))
@@ -205,10 +234,26 @@ func (w *watcher[R]) endNow() {
 	}
 }
 
-// abandon ends the watcher without a response: its context has ended.
+// contextEnded returns whether the caller's context has ended. Abandon may be yet to come then: it has a goroutine of
+// its own. But a caller who ends a context and after that closes the engine is to be told of the former only.
+func (w *watcher[R]) contextEnded() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// abandon is called when the context has ended.
 func (w *watcher[R]) abandon() {
 	w.g.mu.Lock()
 	defer w.g.mu.Unlock()
+	w.drop()
+}
+
+// drop ends the watcher without a response.
+func (w *watcher[R]) drop() {
 	was := w.state
 	if was != ended {
 		w.leave()
