@@ -43,6 +43,7 @@ func (codec) Name() string { return "" }
 // Marshal encodes a message. The buffer it returns is the caller's to free.
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	w := writer{pool: mem.DefaultBufferPool()}
+	stream := false
 	switch m := v.(type) {
 	case *pb.RangeRequest:
 		w.rangeRequest(m)
@@ -54,13 +55,18 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		w.txnRequest(m)
 	case *pb.WatchRequest:
 		w.watchRequest(m)
+		stream = true
 	case *pb.LeaseKeepAliveRequest:
 		w.leaseKeepAliveRequest(m)
+		stream = true
 	default:
 		return standard.Marshal(v)
 	}
 	if w.odd {
 		return standard.Marshal(v)
+	}
+	if stream {
+		return w.takeExact(), nil
 	}
 	return w.take(), nil
 }

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -8,6 +10,9 @@ import (
 // firstBuffer is the size of the buffer that a message starts in: what most requests need, and above the size below
 // which gRPC does not give a buffer back to its pool.
 const firstBuffer = 4 << 10
+
+// maxExact is the size of the longest message that is given a buffer of just its size, in bytes.
+const maxExact = 512
 
 // writer writes a message from its end to its beginning, fields in falling order: so the length of a nested message is
 // known when its turn comes, without a first pass over the sizes.
@@ -58,6 +63,17 @@ func (w *writer) take() mem.BufferSlice {
 	whole := mem.NewBuffer(w.buf, w.pool)
 	defer whole.Free()
 	return mem.BufferSlice{whole.Slice(w.at, len(*w.buf))}
+}
+
+// takeExact is take for messages that are sent many at a time, by streams. Each waits in a queue of gRPC's, where a
+// pooled buffer, far larger than such a message, would be held as long.
+func (w *writer) takeExact() mem.BufferSlice {
+	if w.buf == nil || w.len() > maxExact {
+		return w.take()
+	}
+	message := bytes.Clone((*w.buf)[w.at:])
+	w.pool.Put(w.buf)
+	return mem.BufferSlice{mem.SliceBuffer(message)}
 }
 
 func (w *writer) varint(v uint64) {
