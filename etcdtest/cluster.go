@@ -36,7 +36,8 @@ type Cluster struct {
 	members []*Member
 	named   int // members that there ever were
 
-	closing chan struct{} // closed when Close begins
+	closing chan struct{}  // closed when Close begins
+	joining sync.WaitGroup // members that are being added and not on the list yet; none comes once closing is closed
 
 	once     sync.Once
 	closeErr error
@@ -193,6 +194,19 @@ func (c *Cluster) newMember() (_ *Member, err error) {
 	return m, nil
 }
 
+// join begins the adding of a member, which joining.Done ends.
+func (c *Cluster) join() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.closing:
+		return fmt.Errorf("etcdtest: adding a member: %w", errClosed)
+	default:
+		c.joining.Add(1)
+		return nil
+	}
+}
+
 // admit puts a member on the list. From then on Close ends it; before, whoever made it does.
 func (c *Cluster) admit(m *Member) error {
 	c.mu.Lock()
@@ -321,6 +335,7 @@ func (c *Cluster) Close() error {
 		members := c.members
 		c.mu.Unlock()
 		err := each(members, func(_ int, m *Member) error { return m.close() })
+		c.joining.Wait() // they write to the directory
 		c.out.close()
 		if c.temporary && c.dir != "" {
 			err = errors.Join(err, os.RemoveAll(c.dir))

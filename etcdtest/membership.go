@@ -114,6 +114,10 @@ func (c *Cluster) AddMember(ctx context.Context) (*Member, error) {
 
 // AddLearner is [Cluster.AddMember] for a member that has no vote.
 func (c *Cluster) AddLearner(ctx context.Context) (_ *Member, err error) {
+	if err := c.join(); err != nil {
+		return nil, err
+	}
+	defer c.joining.Done()
 	m, err := c.newMember()
 	if err != nil {
 		return nil, err
