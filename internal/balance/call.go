@@ -16,6 +16,7 @@ import (
 type Call struct {
 	context.Context
 	fallback context.Context // values for keys that Context has none for; may be nil
+	canceler context.Context // ends the call too, if it is not nil
 
 	avoid  []*Endpoint
 	target *Endpoint           // where the call must go; nil: anywhere
@@ -50,16 +51,62 @@ func (c *Call) Value(key any) any {
 	if key == (callKey{}) {
 		return c
 	}
+	if c.canceler != nil {
+		// Package context asks for the context that Done is of, to attach those derived from it without a goroutine.
+		if v := c.canceler.Value(key); v != nil {
+			return v
+		}
+	}
 	if v := c.Context.Value(key); v != nil || c.fallback == nil {
 		return v
 	}
 	return c.fallback.Value(key)
 }
 
+// CancelWith makes the call end with canceler instead of its own context, whose end the caller passes on to it. Canceler
+// has no values. So a call can be ended by whoever made it, at no cost: canceler may serve any number of calls, one after
+// the other, until it is used.
+func (c *Call) CancelWith(canceler context.Context) { c.canceler = canceler }
+
+// Done is that of the canceler, or of the call's context.
+func (c *Call) Done() <-chan struct{} {
+	if c.canceler != nil {
+		return c.canceler.Done()
+	}
+	return c.Context.Done()
+}
+
+// Err tells of the end of the call's context, or of the canceler.
+func (c *Call) Err() error {
+	if err := c.Context.Err(); err != nil || c.canceler == nil {
+		return err
+	}
+	return c.canceler.Err()
+}
+
+// Hedge returns a call that makes the attempt under way a second time, under ctx, at another endpoint.
+func (c *Call) Hedge(ctx context.Context) *Call {
+	h := &Call{Context: ctx, fallback: c.fallback, serializable: c.serializable, elsewhere: true}
+	h.avoid = append(h.avoid, c.avoid...)
+	if e := c.endpoint.Load(); e != nil {
+		h.avoid = append(h.avoid, e)
+	}
+	return h
+}
+
+// Placed reports whether the attempt under way has found an endpoint.
+func (c *Call) Placed() bool { return c.endpoint.Load() != nil }
+
 // CallFrom returns the Call that ctx is or derives from, or nil.
 func CallFrom(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
+}
+
+// IsProbe reports whether ctx is that of a probe, which is one attempt at one endpoint.
+func IsProbe(ctx context.Context) bool {
+	call := CallFrom(ctx)
+	return call != nil && call.target != nil
 }
 
 // done ends an attempt. BytesSent is false if gRPC never opened a stream for it on the connection.
@@ -97,6 +144,9 @@ func (c *Call) Progress() {
 
 // Serializable says that the call needs no leader, so that it may go to an endpoint without one.
 func (c *Call) Serializable() { c.serializable = true }
+
+// NeedsLeader takes Serializable back.
+func (c *Call) NeedsLeader() { c.serializable = false }
 
 // OnLeave makes the call a long-lived stream, which f ends when it is to move to another endpoint: its own has lost its
 // leader, or is no longer one of the set. F may be called at any time, more than once, and must not wait.

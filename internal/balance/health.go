@@ -291,6 +291,29 @@ func (m *monitor) drop(e *Endpoint) {
 	m.set.assess(e, reasonSilent)
 }
 
+// Doubt is told of a call that waits for its answer longer than calls usually do. If its endpoint has answered nothing at
+// all since the call began it is probed at once, without waiting for the interval to pass.
+func (s *Set) Doubt(call *Call) {
+	e := call.endpoint.Load()
+	if s.monitor == nil || e == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, answers := e.traffic.load(); answers != call.answers.Load() || e.state != connectivity.Ready {
+		return
+	}
+	s.monitor.wake()
+	if p := e.watch.probe; p == nil {
+		if s.monitor.ask(e, true) {
+			e.watch.probe.ticks-- // the next tick is nearer than a tick
+		}
+	} else if !p.owed {
+		p.owed = true
+		e.setStanding(demoted, true)
+	}
+}
+
 // othersLive reports whether another endpoint has answered since the probe was sent, and asks those that have not. Where
 // nobody answers it is this side, or the network, that is to blame, or there is nobody to go to: to drop connections
 // would help nobody, and end calls that may yet be answered.
@@ -308,10 +331,10 @@ func (m *monitor) othersLive(e *Endpoint, p *probe) bool {
 	return false
 }
 
-// ask sends a probe to a connected endpoint that has none under way.
-func (m *monitor) ask(e *Endpoint, owed bool) {
+// ask sends a probe to a connected endpoint that has none under way, unless the set is closed.
+func (m *monitor) ask(e *Endpoint, owed bool) bool {
 	if m.closed {
-		return
+		return false
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
 	p := &probe{cancel: cancel, begun: m.tick, owed: owed}
@@ -320,6 +343,7 @@ func (m *monitor) ask(e *Endpoint, owed bool) {
 		e.setStanding(demoted, true)
 	}
 	m.tasks.Go(func() { m.send(ctx, e, p) })
+	return true
 }
 
 // send makes the call of a probe, and notes what has come of it.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,6 +35,7 @@ type Set struct {
 	awaiting  int           // how many wait
 	changes   []Change      // not told yet
 
+	several  atomic.Bool  // there is more than one endpoint; written under mu
 	monitor  *monitor     // nil without Watch
 	onChange func(Change) // nil: nobody wants to know
 	telling  sync.Mutex   // held while changes are told; taken before mu is released
@@ -83,6 +85,7 @@ func (s *Set) replace(targets []endpoint.Endpoint) {
 			e.watch.probe = nil
 		}
 	}
+	s.several.Store(len(s.endpoints) > 1)
 	s.tellLed()
 }
 
@@ -103,6 +106,12 @@ func (s *Set) Size() int {
 	defer s.mu.Unlock()
 	return len(s.endpoints)
 }
+
+// Several reports whether there are endpoints to choose from.
+func (s *Set) Several() bool { return s.several.Load() }
+
+// Watched reports whether the set looks after the health of its endpoints.
+func (s *Set) Watched() bool { return s.monitor != nil }
 
 // Reached reports whether an endpoint has ever been connected.
 func (s *Set) Reached() bool {
