@@ -56,10 +56,10 @@ type Client struct {
 	// What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
 	metadata, leaderMetadata context.Context //nolint:containedctx // as said
 
-	budget   *retry.Budget
-	hedges   *hedger // nil if reads are not hedged
-	backoff  retry.Backoff
-	trails   map[string]*balance.Trail // by the method of long-lived streams
+	budget  *retry.Budget
+	hedges  *hedger // nil if reads are not hedged
+	backoff retry.Backoff
+	trails  map[string]*balance.Trail // by the method of long-lived streams
 
 	mu     sync.RWMutex // guards what follows
 	lg     *zap.Logger

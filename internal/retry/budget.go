@@ -12,7 +12,7 @@ const (
 	budgetInitial = 10 * token // a client's first failures may be retried freely
 	budgetDeposit = token / 10 // earned by each first attempt: retries stay within 10 % of them in the long run
 	budgetMax     = 100 * token
-	budgetRefill  = time.Second // the time in which a token comes back while fewer than the initial ones are left
+	budgetRefill  = time.Second // the time in which a retry comes back while fewer than the initial ones are left
 
 	hedgeInitial = 25 * token
 	hedgeDeposit = token / 20
@@ -28,7 +28,8 @@ type Budget struct {
 	refilled atomic.Int64 // when the refill last gave a token, in nanoseconds since start
 	start    time.Time
 
-	initial, deposit, limit int64
+	deposit, limit int64
+	refillTo       int64 // time gives tokens while fewer are left
 }
 
 // NewBudget returns a budget of retries: at most a tenth of the first attempts, plus ten to start with and one a second,
@@ -36,13 +37,17 @@ type Budget struct {
 // healthy times.
 func NewBudget() *Budget { return newBudget(budgetInitial, budgetDeposit, budgetMax) }
 
-// NewHedgeBudget returns a budget of hedges: at most a twentieth of the reads, plus 25 to start with and one a second
-// while fewer are left. It holds at most two hundred, so that the fault of one member, which is passed over as soon as
-// it is found out, can be hedged by every caller.
-func NewHedgeBudget() *Budget { return newBudget(hedgeInitial, hedgeDeposit, hedgeMax) }
+// NewHedgeBudget returns a budget of hedges: at most a twentieth of the reads, plus 25 to start with. It holds at most
+// two hundred, so that the fault of one member, which is passed over as soon as it is found out, can be hedged by every
+// caller.
+func NewHedgeBudget() *Budget {
+	b := newBudget(hedgeInitial, hedgeDeposit, hedgeMax)
+	b.refillTo = 0
+	return b
+}
 
 func newBudget(initial, deposit, limit int64) *Budget {
-	b := &Budget{start: time.Now(), initial: initial, deposit: deposit, limit: limit}
+	b := &Budget{start: time.Now(), deposit: deposit, limit: limit, refillTo: initial}
 	b.tokens.Store(initial)
 	return b
 }
@@ -68,7 +73,7 @@ func (b *Budget) Withdraw() bool {
 	}
 }
 
-// refill gives back what time has earned since the last call, while less than the initial amount is left. Two callers
+// refill gives back what time has earned since the last call, while less than refillTo is left. Two callers
 // may see the same elapsed time; the one whose swap succeeds gives the tokens.
 func (b *Budget) refill() {
 	now, last := int64(time.Since(b.start)), b.refilled.Load()
@@ -76,7 +81,7 @@ func (b *Budget) refill() {
 	if earned <= 0 || !b.refilled.CompareAndSwap(last, last+earned*int64(budgetRefill)) {
 		return
 	}
-	if have := b.tokens.Load(); have < b.initial {
-		b.tokens.Add(min(earned*token, b.initial-have))
+	if have := b.tokens.Load(); have < b.refillTo {
+		b.tokens.Add(min(earned*token, b.refillTo-have))
 	}
 }

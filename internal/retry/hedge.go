@@ -17,8 +17,8 @@ type HedgeDelay struct {
 }
 
 const (
-	hedgeCeiling = 20  // times the floor
-	hedgeDecay   = 512 // reads in which what is above the floor falls to about a third
+	hedgeCeiling = 20   // times the floor
+	hedgeDecay   = 2048 // reads in which what is above the floor falls to about a third
 )
 
 // NewHedgeDelay returns a delay that begins at its floor.
