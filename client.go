@@ -332,11 +332,22 @@ const (
 	reconnectJitter = 0.2
 )
 
+const (
+	// What a server may send ahead of what was read, in bytes, on one stream and on a connection. gRPC would begin with
+	// less and find out how much a connection can carry, which costs a ping each round trip while data flows.
+	streamWindow     = 1 << 20
+	connectionWindow = 16 << 20
+	// readBuffer is how much is read at once, in bytes. On Linux gRPC holds the buffer only while there is data.
+	readBuffer = 128 << 10
+)
+
 // dialOptions are the client's own options of a connection.
 func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(set.Credentials(c.transport, c.cfg.TLS != nil)),
 		grpc.WithDefaultCallOptions(c.callOptions()...),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
 		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),
 		grpc.WithChainStreamInterceptor(c.streamInterceptor(set)),
@@ -346,6 +357,9 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 			},
 			MinConnectTimeout: max(connectTimeout, c.cfg.DialTimeout),
 		}),
+	}
+	if c.cfg.TLS == nil { // TLS is read by its records, of 16 KiB at most
+		opts = append(opts, grpc.WithReadBufferSize(readBuffer))
 	}
 	if c.cfg.DialKeepAliveTime >= 0 {
 		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{

@@ -291,8 +291,9 @@ func endless(call *scripted.Call) error {
 	if err := call.Stream.RecvMsg(&pb.RangeRequest{}); err != nil {
 		return err
 	}
+	chunk := &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Key: []byte("k"), Value: make([]byte, 64<<10)}}}
 	for {
-		if err := call.Stream.SendMsg(&pb.RangeStreamResponse{RangeResponse: firstChunk}); err != nil {
+		if err := call.Stream.SendMsg(&pb.RangeStreamResponse{RangeResponse: chunk}); err != nil {
 			return err
 		}
 	}

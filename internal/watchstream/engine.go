@@ -45,8 +45,8 @@ type Config[R any] struct {
 	MaxPendingBytes, MaxPendingEvents int
 
 	// Reauthenticate gets a new token, for the streams opened afterwards, when the server has refused the one in use.
-	// It is called by one goroutine per stream, and once between two watches that the server accepted: if the new
-	// token is refused too, that is the watcher's end. Nil: the first refusal is.
+	// It is called by one goroutine per stream, again and again with pauses when new tokens are refused too, and when
+	// that has gone on for 5 seconds the refusal is the watcher's end. Nil: the first refusal is.
 	Reauthenticate func(ctx context.Context) error
 
 	// NoLeader decides for streams that require a leader. It is told how many times in a row one was refused or ended

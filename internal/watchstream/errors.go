@@ -25,7 +25,7 @@ type verdict int
 const (
 	transient       verdict = iota // the stream may come back: reopen it, and the watchers where they were
 	leaderless                     // the member has no leader: others may
-	unauthenticated                // the token is not valid: get another, once
+	unauthenticated                // the token is not valid: get another
 	fatal                          // the same would happen again: the watchers end with the error
 )
 

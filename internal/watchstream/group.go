@@ -16,6 +16,11 @@ import (
 // reopen paces the streams of a group: the first one after a break comes at once or nearly so.
 var reopen = retry.Backoff{Base: 50 * time.Millisecond, Max: 3 * time.Second}
 
+// tokenPatience is how long a watch is created again with other tokens when the server refuses one after the other. A
+// new token may be refused too: it was fetched a while ago for somebody else and has expired meanwhile, or this member
+// has not heard of it yet, being a little behind the one that gave it out.
+const tokenPatience = 5 * time.Second
+
 // group is the watchers that share a stream because their contexts carry the same metadata. It lives as long as it has
 // watchers; then, or when an error ends them all, it is over, and the next Watch starts another.
 type group[R any] struct {
@@ -34,9 +39,9 @@ type group[R any] struct {
 	scratch  Response                 // what Convert is given; here, because a local one would escape each time
 
 	// Of the recovery, used by run's goroutine only.
-	attempt  int  // reopenings since a stream lasted
-	refusals int  // streams in a row that found no leader
-	renewed  bool // the token has been renewed since the server last accepted a watch
+	attempt      int       // reopenings since a stream lasted
+	refusals     int       // streams in a row that found no leader
+	refusedSince time.Time // when the server began to refuse tokens; zero while it accepts them
 }
 
 func newGroup[R any](e *Engine[R], key string, md metadata.MD) *group[R] {
@@ -188,15 +193,21 @@ func (g *group[R]) recover(err error) error {
 	return g.backOff()
 }
 
-// renewToken answers the refusal of the token with a new one, unless the present one is new already.
+// renewToken answers the refusal of the token with a new one, at once when the last one was good.
 func (g *group[R]) renewToken(refusal error) error {
 	if !g.mayRenewToken() {
 		return refusal
 	}
+	if !g.refusedSince.IsZero() {
+		if err := g.backOff(); err != nil {
+			return err
+		}
+	} else {
+		g.refusedSince = time.Now()
+	}
 	for {
 		err := g.e.cfg.Reauthenticate(g.ctx)
 		if err == nil {
-			g.renewed = true
 			return nil
 		}
 		if v := judge(err); v == fatal || v == unauthenticated {
@@ -208,7 +219,10 @@ func (g *group[R]) renewToken(refusal error) error {
 	}
 }
 
-func (g *group[R]) mayRenewToken() bool { return g.e.cfg.Reauthenticate != nil && !g.renewed }
+// mayRenewToken tells whether a refused token is replaced, or the refusal is final.
+func (g *group[R]) mayRenewToken() bool {
+	return g.e.cfg.Reauthenticate != nil && (g.refusedSince.IsZero() || time.Since(g.refusedSince) < tokenPatience)
+}
 
 func (g *group[R]) backOff() error {
 	g.attempt++

@@ -277,17 +277,24 @@ func TestRefusedToken(t *testing.T) {
 			})
 		})
 	}
-	t.Run("is renewed once", func(t *testing.T) {
-		cfg := Config[Response]{Reauthenticate: func(context.Context) error { return nil }}
+	t.Run("is renewed again when the new one is refused too, for a while", func(t *testing.T) {
+		renewals := 0
+		cfg := Config[Response]{Reauthenticate: func(context.Context) error { renewals++; return nil }}
 		bubble(t, cfg, func(t *testing.T, b *bench) {
 			ch := b.Watch(t.Context(), Request{Key: []byte("k"), StartRevision: 1})
-			for range 2 {
+			start := time.Now()
+			for len(ch) == 0 {
 				s := b.stream()
 				s.create()
 				s.reply(refused(-1, rpctypes.ErrGRPCInvalidAuthToken.Error()))
+				synctest.Wait()
 			}
 			if r := b.last(ch); r.Err != rpctypes.ErrInvalidAuthToken {
 				t.Errorf("ended with %v, want %v", r.Err, rpctypes.ErrInvalidAuthToken)
+			}
+			// The pauses grow to 3 s, of which a random part is waited.
+			if took := time.Since(start); took < tokenPatience || took > tokenPatience+3*time.Second || renewals < 4 {
+				t.Errorf("ended after %v and %d renewals", took, renewals)
 			}
 		})
 	})
@@ -322,17 +329,19 @@ func TestRefusedToken(t *testing.T) {
 			}
 		})
 	})
-	t.Run("of a stream is renewed once", func(t *testing.T) {
+	t.Run("of a stream is renewed for a while", func(t *testing.T) {
 		renewals := 0
 		cfg := Config[Response]{Reauthenticate: func(context.Context) error { renewals++; return nil }}
 		bubble(t, cfg, func(t *testing.T, b *bench) {
 			ch := b.Watch(t.Context(), Request{Key: []byte("k"), StartRevision: 1})
-			for range 2 {
+			start := time.Now()
+			for len(ch) == 0 {
 				s := b.stream()
 				s.end(rpctypes.ErrGRPCInvalidAuthToken)
+				synctest.Wait()
 			}
-			if r := b.last(ch); r.Err != rpctypes.ErrInvalidAuthToken || renewals != 1 {
-				t.Errorf("ended with %v after %d renewals, want the refusal after 1", r.Err, renewals)
+			if r := b.last(ch); r.Err != rpctypes.ErrInvalidAuthToken || renewals < 4 || time.Since(start) < tokenPatience {
+				t.Errorf("ended with %v after %d renewals and %v", r.Err, renewals, time.Since(start))
 			}
 		})
 	})

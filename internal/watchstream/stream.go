@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -187,7 +188,7 @@ func (s *stream[R]) answer(resp *pb.WatchResponse) error {
 	s.wakeSender() // there is room in the window
 	refused := resp.Canceled || resp.CompactRevision != 0
 	if !refused {
-		s.g.renewed = false // the token is good
+		s.g.refusedSince = time.Time{} // the token is good
 	}
 	switch {
 	case c.w.state != creating:

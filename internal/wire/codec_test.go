@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -389,6 +390,24 @@ func poison(received mem.BufferSlice) {
 		p := b.ReadOnlyData()
 		for i := range p {
 			p[i] = 0xa5
+		}
+	}
+}
+
+func TestVarints(t *testing.T) {
+	for shift := range 64 {
+		for _, v := range []uint64{1 << shift, 1<<shift - 1, math.MaxUint64 << shift, 0x5555555555555555 >> shift} {
+			b := protowire.AppendVarint(nil, v)
+			for _, tail := range []string{"", "\xff", "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", "\x01abcdefghij"} {
+				if got, n := uvarint(append(b, tail...)); got != v || n != len(b) {
+					t.Errorf("%#x before %q: %#x, %d bytes", v, tail, got, n)
+				}
+			}
+		}
+	}
+	for _, odd := range []string{"", "\x80", "\x80\x80\x80\x80\x80\x80\x80\x80", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"} {
+		if _, n := uvarint([]byte(odd)); n >= 0 {
+			t.Errorf("%q: read as %d bytes", odd, n)
 		}
 	}
 }

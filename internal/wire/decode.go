@@ -246,8 +246,8 @@ func parseKeyValue(b []byte, kv *mvccpb.KeyValue) bool {
 	return true
 }
 
-// parseEvent takes key-values from kvs, and makes their keys and values slices of b.
-func parseEvent(b []byte, e *mvccpb.Event, kvs *slab[mvccpb.KeyValue], left int) bool {
+// parseEvent takes the previous key-value from prevs, and makes their keys and values slices of b.
+func parseEvent(b []byte, e *event, prevs *slab[mvccpb.KeyValue], left int) bool {
 	for len(b) > 0 {
 		tag, num, rest := field(b)
 		if tag == 1<<3|number {
@@ -257,10 +257,10 @@ func parseEvent(b []byte, e *mvccpb.Event, kvs *slab[mvccpb.KeyValue], left int)
 		kv, rest, ok := data(rest, num)
 		switch {
 		case tag == 2<<3|length && e.Kv == nil:
-			e.Kv = kvs.next(left)
+			e.Kv = &e.kv
 			ok = ok && parseKeyValue(kv, e.Kv)
 		case tag == 3<<3|length && e.PrevKv == nil:
-			e.PrevKv = kvs.next(left)
+			e.PrevKv = prevs.next(left)
 			ok = ok && parseKeyValue(kv, e.PrevKv)
 		default:
 			return false

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -86,7 +88,7 @@ func (r *reader) varint() uint64 {
 }
 
 func (r *reader) longVarint() uint64 {
-	if v, n := protowire.ConsumeVarint(r.seg[r.at:]); n > 0 {
+	if v, n := uvarint(r.seg[r.at:]); n > 0 {
 		r.at += n
 		return v
 	}
@@ -158,11 +160,28 @@ func field(b []byte) (tag byte, num uint64, rest []byte) {
 		if b[1] < 0x80 {
 			return b[0], uint64(b[1]), b[2:]
 		}
-		if num, n := protowire.ConsumeVarint(b[1:]); n > 0 {
+		if num, n := uvarint(b[1:]); n > 0 {
 			return b[0], num, b[1+n:]
 		}
 	}
 	return 0, 0, nil
+}
+
+// uvarint reads a varint as protowire.ConsumeVarint does: n is its length, or negative if it is malformed. One of up to
+// eight bytes, as all revisions are, is put together from one load, without a branch a byte.
+func uvarint(b []byte) (v uint64, n int) {
+	if len(b) >= 8 {
+		v = binary.LittleEndian.Uint64(b)
+		if last := ^v & 0x8080808080808080; last != 0 {
+			used := bits.TrailingZeros64(last) + 1
+			v &= 0x7f7f7f7f7f7f7f7f & (1<<used - 1)
+			v = v&0x007f007f007f007f | v&0x7f007f007f007f00>>1
+			v = v&0x00003fff00003fff | v&0x3fff00003fff0000>>2
+			v = v&0x000000000fffffff | v&0x0fffffff00000000>>4
+			return v, used / 8
+		}
+	}
+	return protowire.ConsumeVarint(b)
 }
 
 // data splits off data of a length that a field has given. It has no spare capacity, and is nil if empty, as the

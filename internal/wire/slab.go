@@ -20,6 +20,12 @@ const (
 	aloneLen = 4 << 10
 )
 
+// event is an event with the key-value that nearly every one has: one slab is cheaper than two.
+type event struct {
+	mvccpb.Event
+	kv mvccpb.KeyValue
+}
+
 // run is some neighbouring elements: how many, and their size in wire form, in bytes.
 type run struct{ count, size int }
 
@@ -64,16 +70,16 @@ func (r *reader) appendEvents(events []*mvccpb.Event, tag byte) []*mvccpb.Event 
 	runs, count := r.survey(few[:0], tag)
 	events = slices.Grow(events, count)
 	for _, run := range runs {
-		var elements slab[mvccpb.Event]
-		var kvs slab[mvccpb.KeyValue]
+		var elements slab[event]
+		var prevs slab[mvccpb.KeyValue]
 		chunk := r.bytes(run.size)
 		for left := run.count; left > 0; left-- {
 			_, n, rest := field(chunk)
 			e := elements.next(left)
-			if !parseEvent(rest[:n], e, &kvs, left) {
+			if !parseEvent(rest[:n], e, &prevs, left) {
 				r.odd = true
 			}
-			chunk, events = rest[n:], append(events, e)
+			chunk, events = rest[n:], append(events, &e.Event)
 		}
 	}
 	return events
