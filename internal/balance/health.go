@@ -270,7 +270,7 @@ func (m *monitor) examine(e *Endpoint) (cut bool) {
 	}
 	w.suspected = true
 	m.set.assess(e, fmt.Sprintf("it owes an answer to a probe for %v", time.Duration(p.ticks)*m.interval))
-	others := m.othersLive(e, p)
+	others := m.othersLive(e)
 	if p.ticks < m.timeoutTicks || !others || !e.lines.cuttable() {
 		return false
 	}
@@ -306,7 +306,7 @@ func (s *Set) Doubt(call *Call) {
 	s.monitor.wake()
 	if p := e.watch.probe; p == nil {
 		if s.monitor.ask(e, true) {
-			e.watch.probe.ticks-- // the next tick is nearer than a tick
+			e.watch.probe.begun++ // it counts from the next tick, which is nearer than a tick
 		}
 	} else if !p.owed {
 		p.owed = true
@@ -314,21 +314,22 @@ func (s *Set) Doubt(call *Call) {
 	}
 }
 
-// othersLive reports whether another endpoint has answered since the probe was sent, and asks those that have not. Where
-// nobody answers it is this side, or the network, that is to blame, or there is nobody to go to: to drop connections
-// would help nobody, and end calls that may yet be answered.
-func (m *monitor) othersLive(e *Endpoint, p *probe) bool {
+// othersLive reports whether another endpoint has answered just now, at the last two ticks, and asks those that have not.
+// Where nobody answers it is this side, or the network, that is to blame, or there is nobody to go to: to drop
+// connections would help nobody, and end calls that may yet be answered.
+func (m *monitor) othersLive(e *Endpoint) bool {
+	live := false
 	for _, other := range m.set.endpoints {
-		if other != e && other.state == connectivity.Ready && other.watch.alive > p.begun {
-			return true
+		if other == e || other.state != connectivity.Ready {
+			continue
 		}
-	}
-	for _, other := range m.set.endpoints {
-		if other != e && other.state == connectivity.Ready && other.watch.probe == nil {
+		if other.watch.alive+1 >= m.tick {
+			live = true
+		} else if other.watch.probe == nil {
 			m.ask(other, false)
 		}
 	}
-	return false
+	return live
 }
 
 // ask sends a probe to a connected endpoint that has none under way, unless the set is closed.
