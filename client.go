@@ -316,6 +316,7 @@ func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
 		set.Watch(conn, balance.HealthConfig{
 			Interval: positiveOr(c.cfg.Health.ProbeInterval, DefaultProbeInterval),
 			Timeout:  positiveOr(c.cfg.Health.ProbeTimeout, DefaultProbeTimeout),
+			Prove:    c.proveLeader,
 		})
 	}
 	conn.Connect()

@@ -48,11 +48,17 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 			return invoke(ctx, method, req, reply, conn, opts...)
 		}
 		c.budget.Deposit()
-		call := c.newCall(ctx, set, retry.NeedsLeader(method, req))
+		needsLeader := retry.NeedsLeader(method, req)
+		call := c.newCall(ctx, set, needsLeader)
 		a := attempt{method: method, req: req, reply: reply, conn: conn, invoke: invoke, opts: opts}
 		hedged := c.hedges != nil && set.Several() && retry.Hedgeable(method, req)
 		if hedged {
 			c.hedges.budget.Deposit()
+		}
+		if needsLeader && set.InDoubt() && retry.KindOf(method, req) != retry.Read {
+			if err := set.AwaitProof(ctx); err != nil {
+				return status.FromContextError(err).Err()
+			}
 		}
 		token := c.currentToken()
 		err := c.attempt(set, call, hedged, a)
@@ -72,6 +78,21 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 		}
 	}
 }
+
+// proveLeader returns nil when a linearizable read has been answered, which takes a leader; so does a refusal by
+// authentication, which comes after that (server: Range).
+func (c *Client) proveLeader(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	_, err := pb.NewKVClient(c.conn).Range(ctx, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
+	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
+		return nil
+	}
+	return err
+}
+
+// proofTimeout bounds a try at proving that there is a leader.
+const proofTimeout = 5 * time.Second
 
 func (c *Client) attempt(set *balance.Set, call *balance.Call, hedged bool, a attempt) error {
 	if hedged {

@@ -21,6 +21,8 @@ type HealthConfig struct {
 	Interval time.Duration
 	// Timeout is how long a probe may go unanswered before the connection is dropped.
 	Timeout time.Duration
+	// Prove returns nil when the cluster has proved that it has a leader. See Set.AwaitProof. Nil: it is not asked to.
+	Prove func(context.Context) error
 }
 
 // How time is kept. It is counted in ticks, not read from a clock: a program that was stopped, or starved, for a while
@@ -77,6 +79,7 @@ type monitor struct {
 	conn         grpc.ClientConnInterface
 	interval     time.Duration // of ticks
 	timeoutTicks int
+	prove        func(context.Context) error
 	metadata     context.Context //nolint:containedctx // the metadata of probes, made once
 	ctx          context.Context //nolint:containedctx // of probes
 	cancel       context.CancelFunc
@@ -96,6 +99,7 @@ func (s *Set) Watch(conn grpc.ClientConnInterface, cfg HealthConfig) {
 	m := &monitor{
 		set: s, conn: conn, interval: interval,
 		timeoutTicks: int((cfg.Timeout + interval - 1) / interval),
+		prove:        cfg.Prove,
 		// A member without leader says so, and any other is not kept from answering: one probe asks for both.
 		metadata: metadata.NewOutgoingContext(context.Background(),
 			metadata.Pairs(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)),
@@ -287,6 +291,7 @@ func (m *monitor) drop(e *Endpoint) {
 	w.suspected, w.unproven, w.quiet = false, true, 0
 	e.setStanding(demoted, true)
 	e.state = connectivity.TransientFailure // what gRPC will say, as soon as it notices
+	m.set.doubtLeader()
 	e.err = errSilent
 	m.set.assess(e, reasonSilent)
 }

@@ -35,6 +35,7 @@ type Set struct {
 	awaiting  int           // how many wait
 	changes   []Change      // not told yet
 
+	proof    proof
 	several  atomic.Bool  // there is more than one endpoint; written under mu
 	monitor  *monitor     // nil without Watch
 	onChange func(Change) // nil: nobody wants to know
@@ -163,6 +164,9 @@ func (s *Set) Closed() bool {
 func (s *Set) setState(e *Endpoint, state balancer.SubConnState) {
 	s.mu.Lock()
 	defer s.report()
+	if e.state == connectivity.Ready && state.ConnectivityState != connectivity.Ready {
+		s.doubtLeader()
+	}
 	reason := ""
 	switch state.ConnectivityState {
 	case connectivity.Ready:

@@ -71,7 +71,7 @@ func (f *fixture) dial(secure credentials.TransportCredentials, configured bool)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if f.health != (HealthConfig{}) {
+	if f.health.Interval > 0 {
 		f.Watch(conn, f.health)
 	}
 	conn.Connect()
