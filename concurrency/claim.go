@@ -106,8 +106,11 @@ func (c *claim) outcome(ctx context.Context, err error) error {
 	case c.ctx.Err() == nil:
 	case context.Cause(c.ctx) == c.errs.released: //nolint:errorlint // set as it is
 		return c.errs.released
-	default:
+	case context.Cause(c.ctx) == c.errs.lost, //nolint:errorlint // set as it is
+		errors.Is(context.Cause(c.ctx), ErrSessionExpired):
 		return ErrSessionExpired // what the official client says of a waiter whose key is gone
+	default:
+		return fmt.Errorf("%w: %w", ErrSessionExpired, context.Cause(c.ctx))
 	}
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -296,9 +299,12 @@ func (c *claim) guard() {
 // followLease follows the lease of a session that does not renew it any more, and ends the claim when the lease is
 // gone, or cannot be seen alive any more: cut off from the cluster, the watch of the key would not tell.
 func (c *claim) followLease() {
-	deadline := c.session.leaseDeadline()
+	deadline, known := c.session.leaseDeadline()
 	for c.ctx.Err() == nil {
 		asked := time.Now()
+		if !known {
+			deadline = asked.Add(firstLeaseCheck)
+		}
 		ctx, cancel := context.WithDeadline(c.ctx, deadline)
 		resp, err := c.session.client.TimeToLive(ctx, c.session.id)
 		cancel()
@@ -306,8 +312,11 @@ func (c *claim) followLease() {
 		case err == nil && resp.TTL < 0:
 			c.session.expire(rpctypes.ErrLeaseNotFound)
 		case err == nil:
-			deadline = asked.Add(time.Duration(max(resp.TTL, 1)) * time.Second)
-		case !time.Now().Before(deadline):
+			// The seconds left are rounded down, so this may be less than is known already.
+			if left := asked.Add(time.Duration(resp.TTL) * time.Second); !known || left.After(deadline) {
+				deadline, known = left, true
+			}
+		case known && !time.Now().Before(deadline):
 			c.end(fmt.Errorf("%w: %w", ErrSessionExpired, errNotRenewed))
 		}
 		// Ask three times in the time that is left, as a renewal would.
@@ -315,8 +324,10 @@ func (c *claim) followLease() {
 	}
 }
 
-// minLeaseCheck is how often a lease that is about to end is looked at.
-const minLeaseCheck = 100 * time.Millisecond
+const (
+	minLeaseCheck   = 100 * time.Millisecond // how often a lease that is about to end is looked at
+	firstLeaseCheck = 3 * time.Second        // how long the first answer of a lease may take that nothing is known of
+)
 
 // release deletes the key. It is harmless to call it again when it has failed.
 func (c *claim) release(ctx context.Context) (*pb.ResponseHeader, error) {

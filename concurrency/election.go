@@ -36,16 +36,16 @@ func NewElection(s *Session, pfx string) *Election {
 	return &Election{session: s, prefix: pfx + "/"}
 }
 
-// ResumeElection returns the election with the given prefix for a session that leads already, as a program does that was
-// restarted and has taken up its lease again: leaderKey and leaderRev are what Key and Rev were.
+// ResumeElection returns the election with the given prefix for a session that leads already, as a program does that
+// was restarted and has taken up its lease again: leaderKey and leaderRev are what Key and Rev were.
 func ResumeElection(s *Session, pfx string, leaderKey string, leaderRev int64) *Election {
 	e := NewElection(s, pfx)
 	e.tenure.claim, e.tenure.held = s.resume(e.prefix, leaderKey, leaderRev, electionErrors), true
 	return e
 }
 
-// Campaign waits until the session is the leader, with val as what it has to say. Candidates are elected in the order in
-// which they came. If the session is a candidate or the leader already, val replaces what it said before.
+// Campaign waits until the session is the leader, with val as what it has to say. Candidates are elected in the order
+// in which they came. If the session is a candidate or the leader already, val replaces what it said before.
 //
 // Errors, and what happens to the candidacy when it fails, are as with Mutex.Lock. If Resign ends it, Campaign returns
 // ErrElectionNotLeader.
@@ -71,6 +71,8 @@ func (e *Election) Proclaim(ctx context.Context, val string) error {
 	}
 	if !resp.Succeeded {
 		c.keyGone()
+		c.session.leave(c)
+		e.tenure.drop(c)
 		return ErrElectionNotLeader
 	}
 	e.tenure.setHeader(resp.Header)
@@ -115,12 +117,12 @@ func (e *Election) Key() string {
 	return c.key
 }
 
-// Rev returns the create revision of the leader's key, or the candidate's, or 0 while there is none. Like Mutex.Rev it
-// can be used as a fencing token.
+// Rev returns the create revision of the leader's key, or the candidate's, or of the last one that the session had: 0
+// if there never was one. Like Mutex.Rev it can be used as a fencing token.
 func (e *Election) Rev() int64 {
 	c, _ := e.tenure.get()
 	if c == nil {
-		return 0
+		return e.tenure.lastRev()
 	}
 	return c.revision()
 }
@@ -134,14 +136,15 @@ func (e *Election) IsLeader() v3.Cmp { return e.tenure.owned() }
 
 // Context returns a context that ends when the leadership is lost or resigned. context.Cause tells which, as with
 // Mutex.Context: ErrElectionNotLeader if the leader resigned or its key was deleted, by somebody else or by the server
-// with the session's lease; ErrSessionExpired if the session was the first to know that its lease is gone. It carries no
-// values. While the session does not lead it has ended already.
+// with the session's lease; ErrSessionExpired if the session was the first to know that its lease is gone. It carries
+// no values. While the session does not lead it has ended already.
 //
 // The first call for a leadership starts a watch, which lasts as long as the context.
 func (e *Election) Context() context.Context { return e.tenure.context(electionErrors) }
 
 // Txn begins a transaction that is carried out only if the session leads at that very moment: If, Then, Else and the
-// response are as always, and Commit returns ErrElectionNotLeader, possibly wrapped, if it does not.
+// response are as always, and Commit returns ErrElectionNotLeader if it does not, or what else the cause of Context's
+// end is.
 func (e *Election) Txn(ctx context.Context) v3.Txn {
 	return e.tenure.txn(ctx, e.session.client, electionErrors)
 }

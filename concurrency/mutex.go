@@ -38,13 +38,13 @@ func NewMutex(s *Session, pfx string) *Mutex {
 	return &Mutex{session: s, prefix: pfx + "/"}
 }
 
-// Lock waits until the session holds the lock. Sessions get it in the order in which they asked; that the session has it
-// already is a success. While the cluster cannot be reached Lock keeps trying, until ctx or the session ends.
+// Lock waits until the session holds the lock. Sessions get it in the order in which they asked; that the session has
+// it already is a success. While the cluster cannot be reached Lock keeps trying, until ctx or the session ends.
 //
 // It returns nil only if the session held the lock a moment ago, ErrSessionExpired as soon as the session has ended or
-// the key of this Lock in the queue is gone, and ctx.Err() when ctx has ended. When it fails it gives up its place in
-// the queue before it returns, for which it has the client's context and two seconds; if those do not suffice the
-// session goes on trying, and at the latest the place goes with the session.
+// the key of this Lock in the queue is gone, wrapped if there is more to say, and ctx.Err() when ctx has ended. When it
+// fails it gives up its place in the queue before it returns, for which it has the client's context and two seconds; if
+// those do not suffice the session goes on trying, and at the latest the place goes with the session.
 func (m *Mutex) Lock(ctx context.Context) error {
 	c, err := m.session.claim(ctx, m.prefix, mutexErrors)
 	if err != nil {
@@ -84,13 +84,17 @@ func (m *Mutex) Unlock(ctx context.Context) error {
 // only then. While the lock is not held it never holds. See also Txn.
 func (m *Mutex) IsOwner() v3.Cmp { return m.tenure.owned() }
 
-// Key returns the key with which the session holds the lock, or waits for it, or "" while it does neither.
+// Key returns the key with which the session holds the lock, or waits for it. It returns "" before the first Lock, and
+// "\x00" after Unlock or a Lock that failed: a key that is never there, so that no comparison made of it holds.
 func (m *Mutex) Key() string {
 	c, _ := m.tenure.get()
-	if c == nil {
-		return ""
+	switch {
+	case c != nil:
+		return c.key
+	case m.tenure.isOver():
+		return noKey
 	}
-	return c.key
+	return ""
 }
 
 // Header returns the header of the response that brought the lock, or nil if it was never held.
@@ -110,8 +114,8 @@ func (m *Mutex) Rev() int64 { return m.tenure.rev() }
 func (m *Mutex) Context() context.Context { return m.tenure.context(mutexErrors) }
 
 // Txn begins a transaction that is carried out only if the lock is held at that very moment: If, Then, Else and the
-// response are as always, and Commit returns ErrLockLost if the lock is lost, and ErrLockReleased if it is not held to
-// begin with.
+// response are as always. Commit returns the cause of Context's end if the lock is lost, such as ErrLockLost, and
+// ErrLockReleased if it is not held to begin with.
 func (m *Mutex) Txn(ctx context.Context) v3.Txn {
 	return m.tenure.txn(ctx, m.session.client, mutexErrors)
 }

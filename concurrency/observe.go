@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/zap"
@@ -24,42 +25,37 @@ func (e *Election) Observe(ctx context.Context) <-chan *v3.GetResponse {
 	return o.out
 }
 
-// observer reports the leaders of an election.
+// observer reports the leaders of an election. It follows all candidates, by one watch, and so knows who leads in each
+// revision without having to ask: to ask takes time, in which there may have been another leader.
 type observer struct {
 	client *v3.Client
 	prefix string
 	out    chan *v3.GetResponse
 
-	// rev is how far it has come: everything up to this revision is reported, if the leader as of it is. 0 stands for
-	// the present.
-	rev  int64
-	last version // what was reported last
-}
-
-// version tells one report from another.
-type version struct {
-	key               string
-	created, modified int64
+	rev        int64 // what the candidates are as of; 0 if they are not known
+	candidates candidates
+	last       version // what was reported last
 }
 
 // run reports until ctx ends.
 func (o *observer) run(ctx context.Context) {
 	defer close(o.out)
 	for attempt := 0; ; attempt++ {
-		err := o.step(ctx)
+		before := o.rev
+		err := o.follow(ctx)
 		if ctx.Err() != nil || o.client.Ctx().Err() != nil {
 			return
 		}
-		switch {
-		case err == nil:
-			attempt = -1
-			continue
-		case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, rpctypes.ErrFutureRev):
-			o.rev = 0 // what has happened meanwhile cannot be known
-		case !recoverable(err):
+		if !recoverable(err) {
 			o.client.GetLogger().Warn("election cannot be observed any more",
 				zap.String("prefix", o.prefix), zap.Error(err))
 			return
+		}
+		if o.rev != before {
+			attempt = 0
+		}
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			o.rev = 0 // what has happened meanwhile cannot be known
 		}
 		if pause(ctx, attempt) != nil {
 			return
@@ -67,61 +63,35 @@ func (o *observer) run(ctx context.Context) {
 	}
 }
 
-// step finds the leader as of the revision it has come to, reports it, and follows it to the revision in which its key
-// is deleted. If there is none it waits for the revision in which there is one.
-func (o *observer) step(ctx context.Context) error {
-	resp, err := o.client.Get(ctx, o.prefix, append(v3.WithFirstCreate(), v3.WithRev(o.rev))...)
-	if err != nil {
-		return err
-	}
+// follow reports from the revision on that it has come to, until there is an error.
+func (o *observer) follow(ctx context.Context) error {
 	if o.rev == 0 {
-		o.rev = resp.Header.Revision
-	}
-	if len(resp.Kvs) == 0 {
-		return o.awaitCandidate(ctx)
-	}
-	if err := o.report(ctx, resp); err != nil {
-		return err
-	}
-	return o.followLeader(ctx, string(resp.Kvs[0].Key))
-}
-
-// awaitCandidate waits until a key is written. Who leads then is for the next step to see, since several may have been
-// written in that revision.
-func (o *observer) awaitCandidate(ctx context.Context) error {
-	opts := []v3.OpOption{v3.WithPrefix(), v3.WithFilterDelete()}
-	return o.watch(ctx, o.prefix, opts, func(*v3.WatchResponse, *v3.Event) (bool, error) { return true, nil })
-}
-
-// followLeader reports what the leader proclaims until its key is deleted.
-func (o *observer) followLeader(ctx context.Context, key string) error {
-	return o.watch(ctx, key, nil, func(resp *v3.WatchResponse, ev *v3.Event) (bool, error) {
-		if ev.Type == v3.EventTypeDelete {
-			return true, nil
+		resp, err := o.client.Get(ctx, o.prefix, v3.WithPrefix())
+		if err != nil {
+			return err
 		}
-		return false, o.report(ctx, &v3.GetResponse{Header: resp.Header, Kvs: []*mvccpb.KeyValue{ev.Kv}, Count: 1})
-	})
-}
-
-// watch calls each for every event after the revision it has come to, until it returns true or an error, or the watch
-// ends.
-func (o *observer) watch(ctx context.Context, key string, opts []v3.OpOption,
-	each func(*v3.WatchResponse, *v3.Event) (bool, error),
-) error {
+		o.rev, o.candidates = resp.Header.Revision, candidates{}
+		for _, kv := range resp.Kvs {
+			o.candidates[string(kv.Key)] = kv
+		}
+		if err := o.report(ctx, resp.Header); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(v3.WithRequireLeader(ctx))
 	defer cancel()
-	for resp := range o.client.Watch(ctx, key, append(opts, v3.WithRev(o.rev+1))...) {
+	for resp := range o.client.Watch(ctx, o.prefix, v3.WithPrefix(), v3.WithRev(o.rev+1)) {
 		if err := resp.Err(); err != nil {
 			return err
 		}
-		for _, ev := range resp.Events {
-			done, err := each(&resp, ev)
-			if err != nil {
-				return err
-			}
+		for i, ev := range resp.Events {
 			o.rev = ev.Kv.ModRevision
-			if done {
-				return nil
+			o.candidates.apply(ev)
+			if i+1 < len(resp.Events) && resp.Events[i+1].Kv.ModRevision == o.rev {
+				continue // what was written at once takes effect at once
+			}
+			if err := o.report(ctx, resp.Header); err != nil {
+				return err
 			}
 		}
 	}
@@ -131,18 +101,53 @@ func (o *observer) watch(ctx context.Context, key string, opts []v3.OpOption,
 	return errWatchEnded
 }
 
-// report hands over a leader, unless it was reported already: a step that failed is made again.
-func (o *observer) report(ctx context.Context, resp *v3.GetResponse) error {
-	kv := resp.Kvs[0]
-	v := version{key: string(kv.Key), created: kv.CreateRevision, modified: kv.ModRevision}
-	if v == o.last {
+// report hands over the leader, unless it was reported already.
+func (o *observer) report(ctx context.Context, header *pb.ResponseHeader) error {
+	leader := o.candidates.leader()
+	if leader == nil || versionOf(leader) == o.last {
 		return nil
 	}
 	select {
-	case o.out <- resp:
-		o.last = v
+	case o.out <- &v3.GetResponse{Header: header, Kvs: []*mvccpb.KeyValue{leader}, Count: 1}:
+		o.last = versionOf(leader)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-o.client.Ctx().Done():
+		return o.client.Ctx().Err()
 	}
+}
+
+// version tells one report from another.
+type version struct {
+	key               string
+	created, modified int64
+}
+
+func versionOf(kv *mvccpb.KeyValue) version {
+	return version{key: string(kv.Key), created: kv.CreateRevision, modified: kv.ModRevision}
+}
+
+// candidates are the keys of an election.
+type candidates map[string]*mvccpb.KeyValue
+
+func (c candidates) apply(ev *v3.Event) {
+	if ev.Type == v3.EventTypeDelete {
+		delete(c, string(ev.Kv.Key))
+		return
+	}
+	c[string(ev.Kv.Key)] = ev.Kv
+}
+
+// leader returns the candidate who leads, or nil if there is none. Of those who came in one revision it is the one
+// whose key comes first: so does the server sort them.
+func (c candidates) leader() *mvccpb.KeyValue {
+	var leader *mvccpb.KeyValue
+	for key, kv := range c {
+		if leader == nil || kv.CreateRevision < leader.CreateRevision ||
+			(kv.CreateRevision == leader.CreateRevision && key < string(leader.Key)) {
+			leader = kv
+		}
+	}
+	return leader
 }

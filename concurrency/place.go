@@ -2,6 +2,7 @@ package concurrency
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 
 // place is what a session knows of one of its keys: which claims share it, and what is being done to get rid of it.
 //
-// The rule is that a key which a claim has made, or may have made, does not outlive the session's interest in it. When a
-// claim fails, another one that shares the key inherits the duty to delete it; without one it is swept. A claim that
+// The rule is that a key which a claim has made, or may have made, does not outlive the session's interest in it. When
+// a claim fails, another one that shares the key inherits the duty to delete it; without one it is swept. A claim that
 // comes while a sweep is under way waits for its end, since it would find the key and join it just before it goes.
 type place struct {
 	claims map[*claim]struct{}
@@ -181,7 +182,8 @@ func (s *Session) runSweep(key string, p *place, rev int64) {
 		if err == nil {
 			break
 		}
-		if !transient(err) && s.sweeping.Err() == nil {
+		// A request that was given up after sweepTimeout may have met a frozen member.
+		if !transient(err) && !errors.Is(err, context.DeadlineExceeded) && s.sweeping.Err() == nil {
 			s.client.GetLogger().Warn("key of a failed lock or campaign not deleted, it stays as long as its lease",
 				zap.String("key", key), zap.Error(err))
 			break

@@ -13,7 +13,10 @@ import (
 	v3 "github.com/seed-d18e112a/clientv3"
 )
 
-const defaultSessionTTL = 60 // seconds
+const (
+	defaultSessionTTL = 60        // seconds
+	unknownTTL        = time.Hour // that of somebody else's lease, until it is known
+)
 
 // Session is a lease that is kept alive: what locks and elections are held by. Make one with NewSession and end it with
 // Close. Its methods are safe for concurrent use.
@@ -41,7 +44,7 @@ type Session struct {
 
 	mu         sync.Mutex // guards what follows
 	closed     bool
-	aliveUntil time.Time // the lease lives at least so long, as far as is known
+	aliveUntil time.Time // the lease lives at least so long, as far as is known; zero before the first word of it
 	places     map[string]*place
 }
 
@@ -94,13 +97,13 @@ func NewSession(client *v3.Client, opts ...SessionOption) (*Session, error) {
 		done:   make(chan struct{}),
 		places: map[string]*place{},
 	}
-	s.aliveUntil = time.Now().Add(s.ttl)
 	if s.id == v3.NoLease {
+		asked := time.Now()
 		granted, err := client.Grant(o.ctx, int64(o.ttl))
 		if err != nil {
 			return nil, err
 		}
-		s.id = granted.ID
+		s.id, s.aliveUntil = granted.ID, asked.Add(time.Duration(granted.TTL)*time.Second)
 	}
 	s.ctx, s.end = context.WithCancelCause(o.ctx)
 	renewals, err := client.KeepAlive(s.ctx, s.id)
@@ -157,29 +160,58 @@ func (s *Session) Close() error {
 // errNotRenewed is why a session has expired whose cluster could not be reached.
 var errNotRenewed = errors.New("lease not renewed within its time to live")
 
-// follow reads the renewals until they end.
+// follow reads the renewals until they end, or the lease's time to live has passed without one.
 func (s *Session) follow(renewals <-chan *v3.LeaseKeepAliveResponse) {
 	defer close(s.done)
-	last, ttl := time.Now(), time.Second // the first renewal is waited for at least so long
-	for resp := range renewals {
-		last, ttl = time.Now(), time.Duration(resp.TTL)*time.Second
-		s.mu.Lock()
-		s.aliveUntil = last.Add(ttl)
-		s.mu.Unlock()
+	deadline, known := s.leaseDeadline()
+	if !known {
+		deadline = time.Now().Add(unknownTTL) // the first renewal tells
 	}
+	ttl := time.Until(deadline)
+	expiry := time.NewTimer(ttl)
+	defer expiry.Stop()
+	for {
+		select {
+		case resp, ok := <-renewals:
+			if !ok {
+				s.renewalsEnded(deadline, ttl)
+				return
+			}
+			// A response that comes after the deadline may be old: the program was halted, and the server has
+			// let the lease end since. The timer is due then.
+			if now := time.Now(); now.Before(deadline) {
+				ttl = time.Duration(resp.TTL) * time.Second
+				deadline = now.Add(ttl)
+				expiry.Reset(ttl)
+				s.mu.Lock()
+				s.aliveUntil = deadline
+				s.mu.Unlock()
+			}
+		case <-expiry.C:
+			s.expire(errNotRenewed) // the renewals end with the session's context
+			for range renewals {
+			}
+			return
+		}
+	}
+}
+
+// renewalsEnded sees to what the end of the renewals means for the lease, which has the time to live and lives until
+// the deadline as far as the session knows.
+func (s *Session) renewalsEnded(deadline time.Time, ttl time.Duration) {
 	switch {
 	case s.client.Ctx().Err() != nil:
 		s.lose(s.client.Ctx().Err())
 		s.end(s.client.Ctx().Err())
 	case s.ctx.Err() != nil: // Orphan, Close, or the context of WithContext
-		timer := time.AfterFunc(s.ttl, s.stopSweep)
+		timer := time.AfterFunc(time.Until(deadline), s.stopSweep)
 		context.AfterFunc(s.sweeping, func() { timer.Stop() })
-	case time.Since(last) < ttl*9/10:
-		// Renewals go out three times in a time to live. When they fail to come the session ends only after that has
-		// passed; before, it was the server that said there is no such lease.
-		s.expire(rpctypes.ErrLeaseNotFound)
-	default:
+	case time.Until(deadline) < ttl/4:
+		// The client has given up. It does so a little before the deadline, for it counts from when the last renewal
+		// was sent, not from when its answer came.
 		s.expire(errNotRenewed)
+	default:
+		s.expire(rpctypes.ErrLeaseNotFound) // the server has said so, when it was to renew it
 	}
 }
 
@@ -195,10 +227,18 @@ func (s *Session) failure() error {
 	switch {
 	case s.client.Ctx().Err() != nil:
 		return s.client.Ctx().Err()
-	case s.lost.Err() != nil:
+	case s.lost.Err() != nil || s.overdue():
 		return ErrSessionExpired // bare: callers compare with ==
 	}
 	return nil
+}
+
+// overdue reports whether the lease was to be renewed by now, and was not. The session is as good as lost then: when
+// the program was halted, follow may be the last one to notice. An orphaned lease may have been renewed by somebody
+// else.
+func (s *Session) overdue() bool {
+	deadline, known := s.leaseDeadline()
+	return known && s.ctx.Err() == nil && !time.Now().Before(deadline)
 }
 
 // spawn runs f in a goroutine that Close waits for, so f must end with s.lost. It does nothing once Close was called.
@@ -210,9 +250,9 @@ func (s *Session) spawn(f func()) {
 	}
 }
 
-// leaseDeadline returns until when the lease lives at least.
-func (s *Session) leaseDeadline() time.Time {
+// leaseDeadline returns until when the lease lives at least, and whether that is known.
+func (s *Session) leaseDeadline() (deadline time.Time, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.aliveUntil
+	return s.aliveUntil, !s.aliveUntil.IsZero()
 }

@@ -36,9 +36,9 @@ type STM interface {
 // A range that was read is protected from phantoms as a key is from changes, where the isolation level protects these:
 // the transaction is not committed if a key has come up in it, was changed or deleted.
 //
-// Ends of ranges are those of clientv3.WithRange: the range is that of the keys from key up to, and without, end; "\x00"
-// as end stands for no end, and "" for key alone. To etcd each key that is read, found in a range that is read, or
-// written counts towards the number of operations that a transaction may have, by default 128.
+// Ends of ranges are those of clientv3.WithRange: the range is that of the keys from key up to, and without, end;
+// "\x00" as end stands for no end, and "" for key alone. To etcd each key that is read, found in a range that is read,
+// or written counts towards the number of operations that a transaction may have, by default 128.
 type RangeSTM interface {
 	STM
 
@@ -97,11 +97,11 @@ func WithPrefetch(keys ...string) STMOption {
 }
 
 // NewSTM runs apply, which reads and writes keys by an STM, and commits what it has written in one transaction. If
-// others have changed meanwhile what the isolation level protects, apply is run again, after a wait that grows with each
-// attempt; so apply should do nothing but what can be done again.
+// others have changed meanwhile what the isolation level protects, apply is run again, after a wait that grows with
+// each attempt; so apply should do nothing but what can be done again.
 //
-// An error of apply ends the transaction without a commit and is returned as it is. So is an error of a read, and of the
-// commit; after the latter clientv3.MayHaveApplied tells whether the transaction may have been carried out all the
+// An error of apply ends the transaction without a commit and is returned as it is. So is an error of a read, and of
+// the commit; after the latter clientv3.MayHaveApplied tells whether the transaction may have been carried out all the
 // same. The response is that of the commit.
 //
 // Apply is run in a goroutine of its own. A panic there becomes one of NewSTM.
@@ -114,6 +114,9 @@ func NewSTM(c *v3.Client, apply func(STM) error, so ...STMOption) (*v3.TxnRespon
 		panic("unsupported stm")
 	}
 	t := &attempts{client: c, options: o}
+	for _, key := range o.prefetch {
+		t.spans = append(t.spans, span{key: key})
+	}
 	for n := 0; ; n++ {
 		resp, err := t.try(apply, n)
 		if resp != nil || err != nil {

@@ -24,7 +24,11 @@ const (
 type attempts struct {
 	client  *v3.Client
 	options stmOptions
-	cache   readSet // what is read already for the next attempt
+
+	// What the next attempt will probably read: that is read beforehand in one request, so that as little time as
+	// possible lies between the reads and the commit. It is in the cache already if the last commit has read it.
+	spans []span
+	cache readSet
 }
 
 // try makes the n-th attempt, counted from 0. It returns neither a response nor an error if there is to be another one.
@@ -34,32 +38,45 @@ func (t *attempts) try(apply func(STM) error, n int) (*v3.TxnResponse, error) {
 			return nil, err
 		}
 	}
-	s := &stm{client: t.client, ctx: t.options.ctx, level: t.options.level, cache: t.cache}
-	t.cache = readSet{}
-	if n != 1 {
-		s.prefetch = t.options.prefetch
+	s := &stm{client: t.client, ctx: t.options.ctx, level: t.options.level, again: n > 0}
+	if t.cache.rev != 0 {
+		s.cache = t.cache
+	} else {
+		s.prefetch = t.spans
 	}
+	t.cache = readSet{}
 	if err := s.run(apply); err != nil {
 		if s.stale {
 			return nil, nil
 		}
 		return nil, err
 	}
-	txn := s.client.Txn(s.ctx).If(s.conflicts()...).Then(s.writes.ops()...)
-	if n == 0 {
-		txn = txn.Else(s.reads.ops()...)
+	t.spans = s.reads.spans()
+	conflicts := s.conflicts()
+	txn := s.client.Txn(s.ctx).If(conflicts...).Then(s.writes.ops()...)
+	if n == 0 && len(conflicts) > 0 {
+		txn = txn.Else(getOps(t.spans, nil)...)
 	}
 	resp, err := txn.Commit()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if resp.Succeeded {
+	case resp.Succeeded:
 		return resp, nil
 	}
-	if n == 0 {
-		t.cache = s.reads.again(resp)
+	for i, r := range resp.Responses {
+		t.cache.add(t.spans[i], r.GetResponseRange().GetKvs(), resp.Header.GetRevision())
 	}
 	return nil, nil
+}
+
+// getOps returns the operations that read spans.
+func getOps(spans []span, opts []v3.OpOption) []v3.Op {
+	ops := make([]v3.Op, len(spans))
+	for i, sp := range spans {
+		ops[i] = sp.get(opts)
+	}
+	return ops
 }
 
 // stm is one attempt at a transaction.
@@ -67,7 +84,8 @@ type stm struct {
 	client   *v3.Client
 	ctx      context.Context // the transaction's, as that of every Txn
 	level    Isolation
-	prefetch []string
+	again    bool   // it is not the first attempt
+	prefetch []span // what is to be read beforehand
 
 	cache  readSet // what was read beforehand; it counts as read only when apply asks for it
 	reads  readSet
@@ -97,7 +115,7 @@ func (s *stm) run(apply func(STM) error) (err error) {
 				panicked = recover()
 			}
 		}()
-		s.warm()
+		s.read(&s.cache, s.prefetch)
 		err = apply(s)
 		returned = true
 	}()
@@ -182,15 +200,6 @@ func (s *stm) known(key string) bool {
 	return ok
 }
 
-// warm reads the keys that are to be prefetched.
-func (s *stm) warm() {
-	spans := make([]span, len(s.prefetch))
-	for i, key := range s.prefetch {
-		spans[i] = span{key: key}
-	}
-	s.read(&s.cache, spans)
-}
-
 // snapshot is the revision that an attempt reads as of, at the levels where there is one: that of its first read. It is
 // 0 before.
 func (s *stm) snapshot() int64 {
@@ -221,11 +230,12 @@ func (s *stm) read(into *readSet, spans []span) {
 
 // request reads spans from the cluster, and returns the revision that the result is of.
 //
-// Reads as of the attempt's snapshot, and those at the weaker levels, need not be linearizable: what is read is compared
-// at the commit, or may be out of date. So any member can answer from its own state, if that has come to the snapshot.
+// Reads as of the attempt's snapshot, and those at the weaker levels, need not be linearizable: what is read is
+// compared at the commit, or may be out of date. So any member can answer from its own state, if that has come to the
+// snapshot. But after a conflict an old state would only make for the next one.
 func (s *stm) request(spans []span) ([]*pb.RangeResponse, int64, error) {
 	rev := s.snapshot()
-	if rev == 0 && s.level <= Serializable {
+	if rev == 0 && (s.level <= Serializable || s.again) {
 		return s.get(spans, nil)
 	}
 	var opts []v3.OpOption
@@ -251,15 +261,11 @@ func (s *stm) get(spans []span, opts []v3.OpOption) ([]*pb.RangeResponse, int64,
 		}
 		return []*pb.RangeResponse{(*pb.RangeResponse)(resp.Get())}, resp.Get().Header.GetRevision(), nil
 	}
-	ops := make([]v3.Op, len(spans))
-	for i, sp := range spans {
-		ops[i] = sp.get(opts)
-	}
-	resp, err := s.client.Txn(s.ctx).Then(ops...).Commit()
+	resp, err := s.client.Txn(s.ctx).Then(getOps(spans, opts)...).Commit()
 	if err != nil {
 		return nil, 0, err
 	}
-	resps := make([]*pb.RangeResponse, len(ops))
+	resps := make([]*pb.RangeResponse, len(spans))
 	for i, r := range resp.Responses {
 		resps[i] = r.GetResponseRange()
 	}

@@ -121,11 +121,13 @@ func search(kvs []*mvccpb.KeyValue, key string) (int, bool) {
 // add takes up what was read of a span in a revision. What an earlier read says of a key stays as it is.
 func (rs *readSet) add(sp span, kvs []*mvccpb.KeyValue, rev int64) {
 	if sp.end == "" {
-		var kv *mvccpb.KeyValue
-		if len(kvs) > 0 {
-			kv = kvs[0]
+		if _, read := rs.get(sp.key); !read {
+			var kv *mvccpb.KeyValue
+			if len(kvs) > 0 {
+				kv = kvs[0]
+			}
+			rs.addKey(sp.key, kv, rev)
 		}
-		rs.addKey(sp.key, kv, rev)
 		return
 	}
 	merged := map[string]*mvccpb.KeyValue{}
@@ -210,11 +212,20 @@ func (rs *readSet) exactly(sp span) ([]*mvccpb.KeyValue, bool) {
 	return nil, false
 }
 
-// sortedKeys returns the keys that were read by themselves, in order.
-func (rs *readSet) sortedKeys() []string { return slices.Sorted(maps.Keys(rs.keys)) }
+// spans returns what was read.
+func (rs *readSet) spans() []span {
+	var spans []span
+	for _, r := range rs.ranges {
+		spans = append(spans, r.span)
+	}
+	for _, key := range slices.Sorted(maps.Keys(rs.keys)) {
+		spans = append(spans, span{key: key})
+	}
+	return spans
+}
 
-// unchanged returns the comparisons that hold if everything that was read is still so. That a range has no key which was
-// modified later speaks against new and changed keys; that each key of it is there, against deleted ones.
+// unchanged returns the comparisons that hold if everything that was read is still so. That a range has no key which
+// was modified later speaks against new and changed keys; that each key of it is there, against deleted ones.
 func (rs *readSet) unchanged() []v3.Cmp {
 	revs := map[string]int64{}
 	var cmps []v3.Cmp
@@ -231,31 +242,6 @@ func (rs *readSet) unchanged() []v3.Cmp {
 		cmps = append(cmps, v3.Compare(v3.ModRevision(key), "=", revs[key]))
 	}
 	return cmps
-}
-
-// ops returns the operations that read everything again, and again what they have read.
-func (rs *readSet) ops() []v3.Op {
-	var ops []v3.Op
-	for _, r := range rs.ranges {
-		ops = append(ops, r.span.get(nil))
-	}
-	for _, key := range rs.sortedKeys() {
-		ops = append(ops, v3.OpGet(key))
-	}
-	return ops
-}
-
-// again returns what the operations of ops have read in the transaction.
-func (rs *readSet) again(resp *v3.TxnResponse) readSet {
-	var next readSet
-	rev := resp.Header.GetRevision()
-	for i, r := range rs.ranges {
-		next.add(r.span, resp.Responses[i].GetResponseRange().GetKvs(), rev)
-	}
-	for i, key := range rs.sortedKeys() {
-		next.add(span{key: key}, resp.Responses[len(rs.ranges)+i].GetResponseRange().GetKvs(), rev)
-	}
-	return next
 }
 
 // writeSet is what an attempt is to write. The zero value is empty.

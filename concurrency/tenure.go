@@ -14,9 +14,14 @@ import (
 type tenure struct {
 	mu     sync.Mutex
 	claim  *claim
-	held   bool // the claim has won
+	held   bool  // the claim has won
+	over   bool  // there was a claim
+	last   int64 // the revision of the last one, 0 if it had none
 	header *pb.ResponseHeader
 }
+
+// noKey is a key that is never there. Comparisons must have one.
+const noKey = "\x00"
 
 // get returns the claim, or nil, and whether it has won.
 func (t *tenure) get() (c *claim, held bool) {
@@ -67,9 +72,24 @@ func (t *tenure) settle(c *claim, header *pb.ResponseHeader, err error) error {
 func (t *tenure) drop(c *claim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.over = true
 	if t.claim == c {
-		t.claim, t.held = nil, false
+		t.claim, t.held, t.last = nil, false, c.revision()
 	}
+}
+
+// isOver reports whether there was a claim that is over.
+func (t *tenure) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
+}
+
+// lastRev returns the revision of the last claim that is over, or 0 if there was none that had one.
+func (t *tenure) lastRev() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
 }
 
 // rev returns the create revision of the key while the claim has won, or 0.
@@ -85,8 +105,7 @@ func (t *tenure) owned() v3.Cmp {
 	if c, held := t.get(); held {
 		return c.owned()
 	}
-	// No key was created in a negative revision; comparisons must have a key.
-	return v3.Compare(v3.CreateRevision("\x00"), "=", -1)
+	return v3.Compare(v3.CreateRevision(noKey), "=", -1) // no key was created in a negative revision
 }
 
 // context returns the context of the claim, if it has won, and sees to it that it ends as soon as the key does.

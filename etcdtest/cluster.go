@@ -30,6 +30,7 @@ type Cluster struct {
 	authToken  string
 
 	authEnabled atomic.Bool
+	raft        raftLinks
 
 	mu      sync.Mutex
 	members []*Member
@@ -212,11 +213,12 @@ func (m *Member) addressPeers() error {
 		return err
 	}
 	m.launch.listenPeer = "http://" + addr
-	if !m.c.opts.children {
-		// Between members in process is a proxy only to break their connections off at the end. Left to themselves,
-		// some stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the past, and
-		// etcd's connections put theirs in its place.
-		if m.launch.peers, err = NewProxy("tcp", addr); err != nil {
+	if m.c.opts.peerProxies || !m.c.opts.children {
+		// Between members in process there always is one, to break their connections off at the end. Left to
+		// themselves, some stay for five seconds: an HTTP server that wants to stop reading sets a read deadline in the
+		// past, and etcd's connections put theirs in its place.
+		listen := net.JoinHostPort(m.c.opts.host, "0")
+		if m.launch.peers, err = newProxy("tcp", listen, addr, m.carries); err != nil {
 			return err
 		}
 		addr = m.launch.peers.Addr()
@@ -241,7 +243,7 @@ func (m *Member) addressClients() (err error) {
 	m.launch.listenClient = scheme + "://" + m.served
 	m.launch.advertiseClient = m.launch.listenClient
 	if m.c.opts.proxies {
-		if m.proxy, err = newProxy(m.network, proxied, m.served); err != nil {
+		if m.proxy, err = newProxy(m.network, proxied, m.served, nil); err != nil {
 			return err
 		}
 		m.launch.advertiseClient = scheme + "://" + m.proxy.Addr()

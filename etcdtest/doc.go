@@ -48,11 +48,20 @@
 //	proxy.Freeze()                           // packets vanish, connections stay
 //	proxy.Cut()                              // connections are reset, new ones refused
 //	proxy.Slow(20*time.Millisecond, 1<<20)   // 20 ms and 1 MiB/s each way
+//	proxy.Impair(etcdtest.Impairment{Latency: time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.01})
 //	proxy.Heal()
 //	proxy.Stats()                            // connections and bytes so far
 //
+// [WithPeerProxies] does the same between the members, and [Member.CutPeers] cuts one off from the others, in one
+// direction or both, while its clients still reach it.
+//
 // The kit's own questions to the members go past the proxies, and so does [Member.Dial]: they work whatever is done
 // to the links, and are not in the counts. [NewProxy] stands before any other server as well.
+//
+// # Random faults
+//
+// A [Nemesis] does all this at random, for as long as a test wants, and makes it good each time. What it does follows
+// from a seed.
 //
 // # Certificates
 //

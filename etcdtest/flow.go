@@ -21,6 +21,7 @@ type flow struct {
 	c        *proxied
 	dst, src net.Conn
 	count    *atomic.Int64
+	head     []byte // comes before what is read
 
 	queue    []packet // in the order of their due times
 	inFlight int      // bytes in queue
@@ -40,6 +41,9 @@ var errReset = errors.New("connection reset")
 
 // run forwards until the end of the input has been passed on. An error means that the connection is broken.
 func (f *flow) run() error {
+	if len(f.head) > 0 {
+		f.enqueue(packet{due: f.due(len(f.head)), data: f.head})
+	}
 	buf := make([]byte, flowBuffer)
 	for {
 		if len(f.queue) > 0 && !time.Now().Before(f.queue[0].due) {
@@ -71,10 +75,14 @@ func (f *flow) run() error {
 			}
 		default:
 			got.data = append([]byte(nil), got.data...)
-			f.queue = append(f.queue, got)
-			f.inFlight += len(got.data)
+			f.enqueue(got)
 		}
 	}
+}
+
+func (f *flow) enqueue(p packet) {
+	f.queue = append(f.queue, p)
+	f.inFlight += len(p.data)
 }
 
 // read reads once, for as long as nothing in the queue is due, and says when what it got is.
@@ -100,16 +108,16 @@ func (f *flow) read(buf []byte) (packet, error) {
 	return packet{due: f.due(n), data: buf[:n], end: f.ended}, nil
 }
 
-// due says when n bytes that came in now arrive on the other side: after the link's latency, not before those ahead
+// due says when n bytes that came in now arrive on the other side: after the link's delay, not before those ahead
 // of them, and at the link's rate.
 func (f *flow) due(n int) time.Time {
 	l, _ := f.c.p.state()
-	due := time.Now().Add(l.latency)
+	due := time.Now().Add(l.delay())
 	if due.Before(f.lastDue) {
 		due = f.lastDue
 	}
-	if l.rate > 0 {
-		due = due.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
+	if l.BytesPerSecond > 0 {
+		due = due.Add(time.Duration(float64(n) / float64(l.BytesPerSecond) * float64(time.Second)))
 	}
 	f.lastDue = due
 	return due

@@ -3,6 +3,7 @@ package etcdtest
 import (
 	"context"
 	"io"
+	"math"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -56,17 +57,17 @@ func TestFlowDelays(t *testing.T) {
 	}{
 		{"healthy", link{}, []time.Duration{0, 0, 5 * ms}, []time.Duration{0, 0, 5 * ms}},
 		{
-			"latency, many on their way", link{latency: 100 * ms},
+			"latency, many on their way", link{Impairment: Impairment{Latency: 100 * ms}},
 			[]time.Duration{0, 10 * ms, 50 * ms, 120 * ms},
 			[]time.Duration{100 * ms, 110 * ms, 150 * ms, 220 * ms},
 		},
 		{
-			"rate", link{rate: 10}, // bytes per second
+			"rate", link{Impairment: Impairment{BytesPerSecond: 10}}, // bytes per second
 			[]time.Duration{0, 0, 0, 1000 * ms},
 			[]time.Duration{100 * ms, 200 * ms, 300 * ms, 1100 * ms},
 		},
 		{
-			"latency and rate", link{latency: 1000 * ms, rate: 10},
+			"latency and rate", link{Impairment: Impairment{Latency: 1000 * ms, BytesPerSecond: 10}},
 			[]time.Duration{0, 0, 500 * ms},
 			[]time.Duration{1100 * ms, 1200 * ms, 1600 * ms},
 		},
@@ -95,7 +96,7 @@ func TestFlowDelays(t *testing.T) {
 // What is on its way keeps its delay and its order when the link changes.
 func TestFlowKeepsOrderWhenHealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, in, out, end := startFlow(link{latency: time.Second})
+		p, in, out, end := startFlow(link{Impairment: Impairment{Latency: time.Second}})
 		start := time.Now()
 		go func() {
 			_, _ = in.Write([]byte{0})
@@ -117,7 +118,7 @@ func TestFlowKeepsOrderWhenHealed(t *testing.T) {
 
 func TestFlowStandsStillWhenFrozen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, in, out, end := startFlow(link{latency: time.Second})
+		p, in, out, end := startFlow(link{Impairment: Impairment{Latency: time.Second}})
 		start := time.Now()
 		go func() {
 			_, _ = in.Write([]byte{0})
@@ -136,7 +137,7 @@ func TestFlowStandsStillWhenFrozen(t *testing.T) {
 
 func TestFlowPassesTheEndOnInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, in, out, end := startFlow(link{latency: time.Second})
+		_, in, out, end := startFlow(link{Impairment: Impairment{Latency: time.Second}})
 		start := time.Now()
 		go func() {
 			_, _ = in.Write([]byte{0})
@@ -156,7 +157,7 @@ func TestFlowPassesTheEndOnInTime(t *testing.T) {
 
 func TestFlowIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, in, out, end := startFlow(link{latency: time.Second})
+		_, in, out, end := startFlow(link{Impairment: Impairment{Latency: time.Second}})
 		start := time.Now()
 		var took time.Duration
 		go func() {
@@ -176,7 +177,7 @@ func TestFlowIsBounded(t *testing.T) {
 }
 
 func TestFlowEndsWhenReset(t *testing.T) {
-	for _, l := range []link{{}, {latency: time.Hour}, {rate: 1}, {frozen: true}} {
+	for _, l := range []link{{}, {Impairment: Impairment{Latency: time.Hour}}, {Impairment: Impairment{BytesPerSecond: 1}}, {frozen: true}} {
 		synctest.Test(t, func(t *testing.T) {
 			p, in, out, end := startFlow(l)
 			go func() { _, _ = in.Write(make([]byte, maxInFlight+2*flowBuffer)) }()
@@ -189,4 +190,56 @@ func TestFlowEndsWhenReset(t *testing.T) {
 			out.Close()
 		})
 	}
+}
+
+func TestFlowJittersAndLoses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		i   Impairment
+		max time.Duration // of the first packet
+	}{
+		"jitter": {Impairment{Latency: time.Second, Jitter: time.Second}, 2 * time.Second},
+		"loss":   {Impairment{Latency: time.Second, Loss: 0.5}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 200
+				_, in, out, end := startFlow(link{Impairment: tt.i})
+				start := time.Now()
+				go func() {
+					for i := range n {
+						_, _ = in.Write([]byte{byte(i)})
+					}
+				}()
+				at := arrivals(t, out, start, n) // in order
+				if at[0] < time.Second || at[0] > tt.max {
+					t.Errorf("the first came after %v", at[0])
+				}
+				late := 0
+				for i := range n - 1 {
+					if at[i+1] > at[i] {
+						late++
+					}
+				}
+				if late == 0 {
+					t.Error("all came at the same time")
+				}
+				if err := end(); err == nil {
+					t.Error("no error from a connection that was reset")
+				}
+			})
+		})
+	}
+}
+
+func TestImpairmentsThatCannotBe(t *testing.T) {
+	p := echoProxy(t, "tcp")
+	for _, i := range []Impairment{{Latency: -1}, {Jitter: -1}, {BytesPerSecond: -1}, {Loss: -0.1}, {Loss: 1}, {Loss: math.NaN()}} {
+		if err := p.Impair(i); err == nil {
+			t.Errorf("%+v is taken", i)
+		}
+	}
+	if err := p.Impair(Impairment{Latency: time.Millisecond, Jitter: time.Millisecond, Loss: 0.1}); err != nil {
+		t.Error(err)
+	}
+	say(t, dialProxy(t, p), "hello")
 }

@@ -14,16 +14,17 @@ import (
 type Option func(*options)
 
 type options struct {
-	members   int
-	children  bool
-	binary    string
-	proxies   bool
-	unix      bool
-	host      string
-	tls       bool
-	clientTLS bool
-	serverCrt CertSpec
-	auth      *Auth
+	members     int
+	children    bool
+	binary      string
+	proxies     bool
+	peerProxies bool
+	unix        bool
+	host        string
+	tls         bool
+	clientTLS   bool
+	serverCrt   CertSpec
+	auth        *Auth
 
 	quota           int64
 	maxRequestBytes uint
@@ -57,6 +58,10 @@ func WithBinary(path string) Option {
 // the members advertise them as their client URLs, so that a client which asks the cluster for its members stays on
 // them.
 func WithProxies() Option { return func(o *options) { o.proxies = true } }
+
+// WithPeerProxies puts a [Proxy] between the members too, for [Member.CutPeers] and [Member.PeerProxy]. Members in
+// process have them always.
+func WithPeerProxies() Option { return func(o *options) { o.peerProxies = true } }
 
 // WithUnixSockets makes the members serve their clients on unix sockets instead of TCP. They still talk to each other
 // over TCP. An etcd server by path has to be 3.7 or later to advertise them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ type Proxy struct {
 	listener        net.Listener
 	dir             string // holds the unix socket it listens on, if that is its own
 	wg              sync.WaitGroup
+	carries         func(route) bool // between members: which connections get through; nil for other proxies
 
 	accepted, open, toServer, toClient atomic.Int64
 
@@ -35,8 +37,39 @@ type Proxy struct {
 // link is the state of a proxy. The zero value is a healthy one.
 type link struct {
 	cut, frozen bool
-	latency     time.Duration
-	rate        int64 // bytes per second each way; 0 is no limit
+	Impairment
+}
+
+// An Impairment is what a bad network does to a link. The zero value does nothing.
+type Impairment struct {
+	// Latency is how long each byte takes, in each direction, so that a round trip takes twice that.
+	Latency time.Duration
+	// Jitter is how much longer it may take, at random. What follows does not overtake: it waits.
+	Jitter time.Duration
+	// BytesPerSecond is how much gets through each way of each connection. 0 is no limit.
+	BytesPerSecond int64
+	// Loss is the share of packets that get lost, at least 0 and less than 1. A lost packet is sent again, as TCP does:
+	// it arrives after another 200 ms, another 400 ms if it is lost again and so on up to 10 s, and all behind it on
+	// its connection with it.
+	Loss float64
+}
+
+// The time until TCP sends a lost packet again begins with firstResend and doubles up to lastResend.
+const (
+	firstResend = 200 * time.Millisecond
+	lastResend  = 10 * time.Second
+)
+
+// delay returns how long a packet takes, the time at the link's rate apart.
+func (i Impairment) delay() time.Duration {
+	d := i.Latency
+	if i.Jitter > 0 {
+		d += rand.N(i.Jitter)
+	}
+	for resend := firstResend; i.Loss > 0 && rand.Float64() < i.Loss; resend = min(2*resend, lastResend) {
+		d += resend
+	}
+	return d
 }
 
 // ProxyStats counts what went through a [Proxy] since it was made.
@@ -63,13 +96,13 @@ func NewProxy(network, target string) (*Proxy, error) {
 		if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
 			listen = "[::1]:0"
 		}
-		return newProxy(network, listen, target)
+		return newProxy(network, listen, target, nil)
 	case "unix":
 		dir, err := os.MkdirTemp("", "etcdtest")
 		if err != nil {
 			return nil, fmt.Errorf("etcdtest: %w", err)
 		}
-		p, err := newProxy(network, filepath.Join(dir, "proxy.sock"), target)
+		p, err := newProxy(network, filepath.Join(dir, "proxy.sock"), target, nil)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -80,7 +113,7 @@ func NewProxy(network, target string) (*Proxy, error) {
 	}
 }
 
-func newProxy(network, listen, target string) (*Proxy, error) {
+func newProxy(network, listen, target string, carries func(route) bool) (*Proxy, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), network, listen)
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: starting a proxy: %w", err)
@@ -89,6 +122,7 @@ func newProxy(network, listen, target string) (*Proxy, error) {
 		network:  network,
 		target:   target,
 		listener: l,
+		carries:  carries,
 		changed:  make(chan struct{}),
 		conns:    make(map[*proxied]struct{}),
 	}
@@ -107,11 +141,19 @@ func (p *Proxy) Cut() { p.set(link{cut: true}) }
 // client that hangs up is not noticed by the server before that.
 func (p *Proxy) Freeze() { p.set(link{frozen: true}) }
 
-// Slow delays each byte by latency, in each direction, so that a round trip takes twice that, and lets no more than
-// bytesPerSecond through each way of each connection. Zero is no delay and no limit. Up to 4 MiB are on their way in
-// each direction of a connection; beyond, the sender waits.
+// Slow is [Proxy.Impair] with a latency and a limit of bytes per second only.
 func (p *Proxy) Slow(latency time.Duration, bytesPerSecond int64) {
-	p.set(link{latency: latency, rate: bytesPerSecond})
+	p.set(link{Impairment: Impairment{Latency: latency, BytesPerSecond: bytesPerSecond}})
+}
+
+// Impair makes the link a bad one. Up to 4 MiB are on their way in each direction of a connection; beyond, the sender
+// waits. It returns an error, and changes nothing, if the impairment is none that there can be.
+func (p *Proxy) Impair(i Impairment) error {
+	if i.Latency < 0 || i.Jitter < 0 || i.BytesPerSecond < 0 || !(i.Loss >= 0 && i.Loss < 1) {
+		return fmt.Errorf("etcdtest: impairing a link: %+v: nothing may be negative, and Loss must be less than 1", i)
+	}
+	p.set(link{Impairment: i})
+	return nil
 }
 
 // Heal makes the link a healthy one again. Connections that were cut stay so, and what is on its way over a slow link
@@ -172,6 +214,17 @@ func (p *Proxy) dropLocked() {
 	}
 }
 
+// dropRefused resets the connections between members that are not to get through any more.
+func (p *Proxy) dropRefused() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if !p.carries(c.route) {
+			c.reset()
+		}
+	}
+}
+
 // state returns the link and a channel that is closed when it changes.
 func (p *Proxy) state() (link, <-chan struct{}) {
 	p.mu.Lock()
@@ -222,6 +275,7 @@ type proxied struct {
 	ctx    context.Context // ends when the connection is reset
 	cancel context.CancelFunc
 	client net.Conn
+	route  route // between members; guarded by p.mu
 
 	mu     sync.Mutex
 	server net.Conn // nil before the server is dialed
@@ -240,6 +294,11 @@ func (c *proxied) serve() {
 	if !c.pass() {
 		return
 	}
+	head, ok := c.begin()
+	if !ok {
+		reset(c.client)
+		return
+	}
 	var d net.Dialer
 	server, err := d.DialContext(c.ctx, c.p.network, c.p.target)
 	if err != nil {
@@ -256,14 +315,31 @@ func (c *proxied) serve() {
 	}
 
 	var other sync.WaitGroup
-	other.Go(func() { c.forward(server, c.client, &c.p.toServer) })
-	c.forward(c.client, server, &c.p.toClient)
+	other.Go(func() { c.forward(server, c.client, head, &c.p.toServer) })
+	c.forward(c.client, server, nil, &c.p.toClient)
 	other.Wait()
 }
 
-// forward carries one direction until its end, and ends the other with it if it did not end in order.
-func (c *proxied) forward(dst, src net.Conn, count *atomic.Int64) {
-	f := flow{c: c, dst: dst, src: src, count: count}
+// begin reads, between members, what the connection is for, and reports whether it is to get through.
+func (c *proxied) begin() (head []byte, ok bool) {
+	if c.p.carries == nil {
+		return nil, true
+	}
+	head, r, err := readRoute(c.client)
+	if err != nil {
+		return nil, false
+	}
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	// Under the lock, so that a cut from now on finds the route, and one before is seen here.
+	c.route = r
+	return head, c.p.carries(r)
+}
+
+// forward carries one direction until its end, with what has been read of it before, and ends the other with it if it
+// did not end in order.
+func (c *proxied) forward(dst, src net.Conn, head []byte, count *atomic.Int64) {
+	f := flow{c: c, dst: dst, src: src, head: head, count: count}
 	if err := f.run(); err != nil {
 		c.reset()
 	}

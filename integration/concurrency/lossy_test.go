@@ -3,6 +3,7 @@ package concurrency
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -88,4 +89,14 @@ func (l *lossy) await(ctx context.Context, t testing.TB, n int) {
 			t.Fatal("too few transactions were made")
 		}
 	}
+}
+
+// counted counts the unary requests.
+func counted(n *atomic.Int64) grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
+		n.Add(1)
+		return invoke(ctx, method, req, reply, conn, opts...)
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,10 +65,13 @@ type env struct {
 	prefix  string
 }
 
+var prefixes atomic.Int64
+
 func newEnv(t testing.TB) *env {
 	t.Helper()
 	cluster := sharedCluster(t)
-	return &env{Client: newClient(t, cluster), cluster: cluster, ctx: testContext(t), prefix: "test/" + t.Name()}
+	prefix := fmt.Sprintf("test/%s/%d", t.Name(), prefixes.Add(1)) // keys of an earlier run may still be there
+	return &env{Client: newClient(t, cluster), cluster: cluster, ctx: testContext(t), prefix: prefix}
 }
 
 func testContext(t testing.TB) context.Context {

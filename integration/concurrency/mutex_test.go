@@ -125,6 +125,11 @@ func TestUnlockWithoutLock(t *testing.T) {
 	if err := m.Unlock(e.ctx); err != concurrency.ErrLockReleased { //nolint:errorlint // bare, as documented
 		t.Errorf("Unlock after Unlock: %v", err)
 	}
+	// A comparison that is made of the key is one that does not hold, not one that is refused.
+	unlocked := clientv3.Compare(clientv3.CreateRevision(m.Key()), "!=", 0)
+	if resp, err := e.Txn(e.ctx).If(unlocked).Commit(); err != nil || resp.Succeeded {
+		t.Errorf("comparison of the key after Unlock: %v, %v", resp, err)
+	}
 }
 
 func TestUnlockSparesALaterLockOfTheSession(t *testing.T) {

@@ -1,0 +1,111 @@
+package concurrency
+
+import (
+	"testing"
+
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
+
+	"github.com/seed-d18e112a/clientv3/concurrency"
+	"github.com/seed-d18e112a/clientv3/etcdtest"
+)
+
+// newOwnEnv is newEnv with a cluster of its own, in a process of its own, for the official client there does not end with
+// its server.
+func newOwnEnv(t *testing.T) *env {
+	t.Helper()
+	cluster := etcdtest.Run(t, etcdtest.WithChildProcesses())
+	return &env{Client: newClient(t, cluster), cluster: cluster, ctx: testContext(t), prefix: "test"}
+}
+
+// The server's lock service is made of the official client, so this is one program of each kind at one lock.
+func TestLockIsSharedWithTheOfficialClient(t *testing.T) {
+	e := newOwnEnv(t)
+	conn, err := e.cluster.Member(0).Dial()
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	theirs := v3lockpb.NewLockClient(conn)
+	lease := newSession(t, e.Client).Lease()
+	req := &v3lockpb.LockRequest{Name: []byte(e.prefix), Lease: int64(lease)}
+	ours := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
+
+	must(t, ours.Lock(e.ctx))
+	var resp *v3lockpb.LockResponse
+	waiting := background(func() (err error) { resp, err = theirs.Lock(e.ctx, req); return err })
+	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	select {
+	case err := <-waiting:
+		t.Fatalf("the official client has our lock: %v", err)
+	default:
+	}
+	must(t, ours.Unlock(e.ctx))
+	must(t, result(e.ctx, t, waiting))
+
+	wantIs(t, ours.TryLock(e.ctx), concurrency.ErrLocked)
+	waiting = background(func() error { return ours.Lock(e.ctx) })
+	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	select {
+	case err := <-waiting:
+		t.Fatalf("we have the official client's lock: %v", err)
+	default:
+	}
+	_, err = theirs.Unlock(e.ctx, &v3lockpb.UnlockRequest{Key: resp.Key})
+	must(t, err)
+	must(t, result(e.ctx, t, waiting))
+
+	// One lease is one owner, whoever asks.
+	must(t, ours.Unlock(e.ctx))
+	resp, err = theirs.Lock(e.ctx, req)
+	must(t, err)
+	same := concurrency.NewMutex(newSession(t, e.Client, concurrency.WithLease(lease)), e.prefix)
+	must(t, same.TryLock(e.ctx))
+	if same.Key() != string(resp.Key) {
+		t.Errorf("our key %q, theirs %q", same.Key(), resp.Key)
+	}
+}
+
+// So is its election service.
+func TestElectionIsSharedWithTheOfficialClient(t *testing.T) {
+	e := newOwnEnv(t)
+	conn, err := e.cluster.Member(0).Dial()
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	theirs := v3electionpb.NewElectionClient(conn)
+	lease := newSession(t, e.Client).Lease()
+	ours := concurrency.NewElection(newSession(t, e.Client), e.prefix)
+	ourReports := ours.Observe(e.ctx)
+	theirReports, err := theirs.Observe(e.ctx, &v3electionpb.LeaderRequest{Name: []byte(e.prefix)})
+	must(t, err)
+	reported := func(value string) {
+		t.Helper()
+		if resp := <-ourReports; resp == nil || string(resp.Kvs[0].Value) != value {
+			t.Fatalf("we observe %v, want %s", resp, value)
+		}
+		if resp, err := theirReports.Recv(); err != nil || string(resp.Kv.Value) != value {
+			t.Fatalf("the official client observes %v, %v, want %s", resp, err, value)
+		}
+	}
+
+	must(t, ours.Campaign(e.ctx, "ours"))
+	reported("ours")
+	var resp *v3electionpb.CampaignResponse
+	waiting := background(func() (err error) {
+		req := &v3electionpb.CampaignRequest{Name: []byte(e.prefix), Lease: int64(lease), Value: []byte("theirs")}
+		resp, err = theirs.Campaign(e.ctx, req)
+		return err
+	})
+	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	must(t, ours.Resign(e.ctx))
+	must(t, result(e.ctx, t, waiting))
+	reported("theirs")
+
+	waiting = background(func() error { return ours.Campaign(e.ctx, "ours again") })
+	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	_, err = theirs.Proclaim(e.ctx, &v3electionpb.ProclaimRequest{Leader: resp.Leader, Value: []byte("proclaimed")})
+	must(t, err)
+	reported("proclaimed")
+	_, err = theirs.Resign(e.ctx, &v3electionpb.ResignRequest{Leader: resp.Leader})
+	must(t, err)
+	must(t, result(e.ctx, t, waiting))
+	reported("ours again")
+}
