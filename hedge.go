@@ -2,6 +2,7 @@ package clientv3
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -150,7 +151,8 @@ func (r *race) second() {
 	r.stopSecond = cancel
 	r.mu.Unlock()
 
-	reply = reply.ProtoReflect().New().Interface()
+	// Not by the reply's own methods: the first answer may be on its way into it.
+	reply, _ = reflect.New(reflect.TypeOf(reply).Elem()).Interface().(proto.Message)
 	call := r.call.Hedge(ctx)
 	err := r.attempt.make(call, reply)
 	if err != nil {
