@@ -53,10 +53,13 @@ type Client struct {
 	tokenCreds *tokenCredentials                    // nil without authentication
 	tokens     *token.Source                        // nil without user name and password
 
-	metadata context.Context //nolint:containedctx // what every call's outgoing metadata has, made once
-	budget   *retry.Budget
-	backoff  retry.Backoff
-	trails   map[string]*balance.Trail // by the method of long-lived streams
+	// What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
+	metadata, leaderMetadata context.Context //nolint:containedctx // as said
+
+	budget  *retry.Budget
+	hedges  *hedger // nil if reads are not hedged
+	backoff retry.Backoff
+	trails  map[string]*balance.Trail // by the method of long-lived streams
 
 	mu     sync.RWMutex // guards what follows
 	lg     *zap.Logger
@@ -85,6 +88,7 @@ func New(cfg Config) (*Client, error) {
 	c.setUpTokens()
 
 	c.endpoints = balance.NewSet(targets)
+	c.endpoints.OnChange(c.logEndpoint)
 	if c.conn, err = c.dial(c.endpoints); err != nil {
 		c.cancel()
 		return nil, err
@@ -116,6 +120,10 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 	c.transport = credentials.NewTransportCredential(cfg.TLS)
 	c.ctx, c.cancel = context.WithCancel(parent)
 	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
+	c.leaderMetadata = WithRequireLeader(c.metadata)
+	if !cfg.Health.Disabled && cfg.Health.HedgeDelay >= 0 {
+		c.hedges = newHedger(positiveOr(cfg.Health.HedgeDelay, DefaultHedgeDelay))
+	}
 	base := cfg.BackoffWaitBetween
 	if base <= 0 {
 		base = DefaultBackoffWaitBetween
@@ -304,6 +312,13 @@ func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcdclient: %w", err)
 	}
+	if set == c.endpoints && !c.cfg.Health.Disabled {
+		set.Watch(conn, balance.HealthConfig{
+			Interval: positiveOr(c.cfg.Health.ProbeInterval, DefaultProbeInterval),
+			Timeout:  positiveOr(c.cfg.Health.ProbeTimeout, DefaultProbeTimeout),
+			Prove:    c.proveLeader,
+		})
+	}
 	conn.Connect()
 	return conn, nil
 }
@@ -336,7 +351,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
 		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),
-		grpc.WithChainStreamInterceptor(c.streamInterceptor),
+		grpc.WithChainStreamInterceptor(c.streamInterceptor(set)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: grpcbackoff.Config{
 				BaseDelay: reconnectBase, Multiplier: reconnectFactor, Jitter: reconnectJitter, MaxDelay: reconnectMax,
