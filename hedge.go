@@ -86,7 +86,6 @@ func (h *hedger) hedge(set *balance.Set, call *balance.Call, a attempt) error {
 		err = status.FromContextError(ctx.Err()).Err() // the attempt was cancelled by r.cancel, whatever ended ctx
 	}
 	if followed && r.first.Err() == nil {
-		call.CancelWith(nil)
 		r.attempt, r.set, r.call = attempt{}, nil, nil
 		r.over, r.stopSecond, r.won, r.reply = false, nil, false, nil
 		h.races.Put(r)

@@ -151,11 +151,12 @@ func (l *load) openSession(ctx context.Context, i int, cli *clientv3.Client) {
 // bounds is what a fault may do. Times are promised for a machine that is not busy with other things: they are twice
 // what a quiet one shows.
 type bounds struct {
-	readsFailed, writesFailed     int // per caller
-	readGap, writeGap, watchGap   time.Duration
-	workDone                      float64 // of a healthy run's, at least
-	mayLoseSessions, ignoreEvents bool
+	readsFailed, writesFailed   int // per caller
+	readGap, writeGap, watchGap time.Duration
 }
+
+// leastWork is the part of a healthy run's work that is done whatever the fault: half of what is promised for the worst.
+const leastWork = 0.25
 
 // check compares what the callers saw since the fault began with the bounds.
 func (l *load) check(b bounds, healthy int, took time.Duration) {
@@ -178,6 +179,9 @@ func (l *load) check(b bounds, healthy int, took time.Duration) {
 	if l.reads.gap > b.readGap || l.writes.gap > b.writeGap || l.watches.gap > b.watchGap {
 		l.t.Errorf("longest time without success: reads %v, writes %v, watches %v; want at most %v, %v, %v",
 			l.reads.gap, l.writes.gap, l.watches.gap, b.readGap, b.writeGap, b.watchGap)
+	}
+	if work < leastWork {
+		l.t.Errorf("%.0f %% of a healthy run's work was done", 100*work)
 	}
 	if n := len(l.lost.failed); n > 0 {
 		l.t.Errorf("%d sessions lost", n)
@@ -397,4 +401,50 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 	}
 	n, err := l.writes.most()
 	t.Logf("%d writes of a caller failed (%v), read gap %v, watch gap %v", n, err, l.reads.gap, l.watches.gap)
+}
+
+// A member without leader is left by calls and watches. It belongs to another cluster here, whose other members are
+// killed: a member refuses and hangs the same way, whoever the others are that the client may go to.
+func TestLeaderlessMemberHurtsNobody(t *testing.T) {
+	cluster, _, _ := faulty(t)
+	other := etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithChildProcesses())
+	member := other.Member(0)
+	cfg := config(t, cluster)
+	cfg.Endpoints = []string{member.Endpoint()}
+	cli := open(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{t: t, cli: cli, reads: newTally(), writes: newTally(), watches: newTally(), lost: newTally(), stop: cancel}
+	t.Cleanup(l.end)
+	events := cli.Watch(ctx, "moved/", clientv3.WithPrefix()) // on the member
+	cli.SetEndpoints(append(cluster.Endpoints()[:2], member.Endpoint())...)
+	for i := range loadCallers {
+		l.call(ctx, l.reads, i, func(ctx context.Context) error { return second(cli.Get(ctx, "load/0")) })
+		l.call(ctx, l.writes, i, func(ctx context.Context) error { return second(cli.Put(ctx, fmt.Sprint("load/", i), "")) })
+	}
+	time.Sleep(healthyTime)
+	healthy := l.reads.done + l.writes.done
+	l.reads.reset()
+	l.writes.reset()
+	start := time.Now()
+	for _, m := range other.Members()[1:] {
+		if err := m.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := newClient(t, cluster).Put(ctx, "moved/key", ""); err != nil { // where the watch is to go
+		t.Fatal(err)
+	}
+	select {
+	case resp := <-events:
+		if err := resp.Err(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("the watch has moved after %v", time.Since(start))
+	case <-time.After(10 * time.Second):
+		t.Error("the watch has not moved after 10 s")
+	}
+	time.Sleep(time.Until(start.Add(faultLength)))
+	l.check(bounds{
+		writesFailed: 1, readGap: 4 * time.Second, writeGap: 8 * time.Second,
+	}, healthy, time.Since(start))
 }

@@ -49,6 +49,7 @@ func (s *Set) refuse(e *Endpoint, refusal string) {
 	w.refusal = refusal
 	e.setStanding(refusing, true)
 	s.assess(e, refusal)
+	s.reviewProof()
 }
 
 // accept notes that the endpoint takes calls that need a leader. The caller holds mu.

@@ -14,8 +14,9 @@ type proof struct {
 	due atomic.Bool // written under the Set's mu
 
 	// Guarded by the Set's mu.
-	lost  uint64        // counts the connections that were lost
-	given chan struct{} // closed when the proof in progress is given, or given up; nil if none is in progress
+	lost   uint64             // counts the connections that were lost
+	given  chan struct{}      // closed when the proof in progress is given, or given up; nil if none is in progress
+	giveUp context.CancelFunc // ends the proof in progress
 }
 
 // doubtLeader makes the next write wait for the proof that the cluster has a leader, if there are members to have it.
@@ -31,9 +32,9 @@ func (s *Set) doubtLeader() {
 // InDoubt reports whether a connection was lost since the cluster last proved that it has a leader.
 func (s *Set) InDoubt() bool { return s.proof.due.Load() }
 
-// AwaitProof returns nil when the cluster has proved that it has a leader, if that is in doubt, or no endpoint is
-// connected, or the connection is closed; and the error of ctx if that ends first. The proof is made once for all who
-// wait for it, and not before somebody does.
+// AwaitProof returns nil when the cluster has proved that it has a leader, if that is in doubt; when it is known to have
+// none, so that no write is forwarded; when no endpoint is connected, or the connection is closed; and the error of ctx
+// if that ends first. The proof is made once for all who wait for it, and not before somebody does.
 func (s *Set) AwaitProof(ctx context.Context) error {
 	for s.proof.due.Load() {
 		s.mu.Lock()
@@ -54,38 +55,48 @@ func (s *Set) AwaitProof(ctx context.Context) error {
 }
 
 // startProof returns what is closed when the proof in progress is, which it starts if there is none; or nil if there is
-// nobody to give one. The caller holds mu.
+// nothing to wait for. The caller holds mu.
 func (s *Set) startProof() chan struct{} {
-	if !s.proof.due.Load() || s.monitor.closed || !s.anyConnected() {
+	if !s.proof.due.Load() || s.monitor.closed || !s.provable() {
 		return nil
 	}
 	if s.proof.given == nil {
 		s.proof.given = make(chan struct{})
-		s.monitor.tasks.Go(s.makeProof)
+		ctx, giveUp := context.WithCancel(s.monitor.ctx)
+		s.proof.giveUp = giveUp
+		lost := s.proof.lost
+		s.monitor.tasks.Go(func() { s.makeProof(ctx, lost) })
 	}
 	return s.proof.given
 }
 
 // makeProof asks for the proof once. A connection that is lost meanwhile makes it worthless.
-func (s *Set) makeProof() {
-	s.mu.Lock()
-	lost := s.proof.lost
-	s.mu.Unlock()
-	err := s.monitor.prove(s.monitor.ctx)
+func (s *Set) makeProof(ctx context.Context, lost uint64) {
+	err := s.monitor.prove(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && lost == s.proof.lost {
 		s.proof.due.Store(false)
 	}
+	s.proof.giveUp()
 	close(s.proof.given)
 	s.proof.given = nil
 }
 
-func (s *Set) anyConnected() bool {
+// provable reports whether somebody is connected who may have a leader. The caller holds mu.
+func (s *Set) provable() bool {
 	for _, e := range s.endpoints {
-		if e.state == connectivity.Ready {
+		if e.state == connectivity.Ready && e.watch.refusal == "" {
 			return true
 		}
 	}
 	return false
+}
+
+// reviewProof gives the proof in progress up when there is nobody left to give it. It is called when an endpoint refuses
+// or its connection changes. The caller holds mu.
+func (s *Set) reviewProof() {
+	if s.proof.given != nil && !s.provable() {
+		s.proof.giveUp()
+	}
 }

@@ -185,6 +185,7 @@ func (s *Set) setState(e *Endpoint, state balancer.SubConnState) {
 	}
 	s.renew(e)
 	s.assess(e, reason)
+	s.reviewProof()
 }
 
 // renew begins anew with an endpoint whose connection has changed: what was asked on the last one is not answered any
