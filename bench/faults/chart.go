@@ -42,7 +42,8 @@ func chart(results []result) string {
 			x, x+24, lineColours[c.name], x+30, c.name)
 		x += 120
 	}
-	fmt.Fprintf(&b, `<rect x="%d" y="12" width="24" height="12" fill="#eee"/><text x="%d" y="22">the fault</text>`+"\n", x, x+30)
+	fmt.Fprintf(&b, `<rect x="%d" y="12" width="24" height="12" fill="#eee"/>`+"\n", x)
+	fmt.Fprintf(&b, `<text x="%d" y="22">the fault</text>`+"\n", x+30)
 	for i, p := range panels {
 		panel(&b, chartTop+i*(panelTop+panelHeight)+panelTop, p)
 	}

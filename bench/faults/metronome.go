@@ -35,7 +35,7 @@ func newMetronome(m *etcdtest.Member) (*metronome, error) {
 	return &metronome{conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn)}, nil
 }
 
-func (m *metronome) close() { m.conn.Close() }
+func (m *metronome) close() { _ = m.conn.Close() }
 
 // run writes until ctx ends. A write that fails may have happened: what counts is what is there in the end.
 func (m *metronome) run(ctx context.Context) {

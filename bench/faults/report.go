@@ -40,10 +40,13 @@ func (r *result) row() []string {
 
 // table writes the results as text.
 func (r *report) table(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(columns, "\t"))
+	lines := []string{strings.Join(columns, "\t")}
 	for i := range r.results {
-		fmt.Fprintln(tw, strings.Join(r.results[i].row(), "\t"))
+		lines = append(lines, strings.Join(r.results[i].row(), "\t"))
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if _, err := fmt.Fprintln(tw, strings.Join(lines, "\n")); err != nil {
+		return err
 	}
 	return tw.Flush()
 }
