@@ -839,3 +839,23 @@ func TestHedgesTurnedOff(t *testing.T) {
 		}
 	})
 }
+
+// A read that has to be hedged is reason enough to ask its member for a sign of life, before the interval has passed.
+func TestAHedgeBringsTheProbeForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 2)
+		c := m.client(t)
+		time.Sleep(time.Second)
+		m.freeze(0)
+		start := time.Now()
+		for c.EndpointStates()[0].Health != EndpointDown && time.Since(start) < time.Minute {
+			if _, err := c.Get(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(start); took > 2200*time.Millisecond {
+			t.Errorf("dropped after %v", took)
+		}
+	})
+}

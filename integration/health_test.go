@@ -213,7 +213,8 @@ func suffer(t *testing.T, cluster *etcdtest.Cluster, b bounds, begin, end func()
 // faulty starts a cluster to which a fault is done.
 func faulty(t *testing.T) (cluster *etcdtest.Cluster, leader, follower *etcdtest.Member) {
 	t.Helper()
-	cluster = etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithChildProcesses(), etcdtest.WithProxies())
+	cluster = etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithChildProcesses(), etcdtest.WithProxies(),
+		etcdtest.WithPeerProxies())
 	lead, err := cluster.Leader(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +234,13 @@ func TestBlackHoledFollowerHurtsNobody(t *testing.T) {
 	suffer(t, cluster, bounds{
 		writesFailed: 1, readGap: 3 * time.Second, writeGap: 7 * time.Second, watchGap: 7 * time.Second,
 	}, func() error { follower.Proxy().Freeze(); return nil }, func() error { follower.Proxy().Heal(); return nil })
+}
+
+func TestFollowerCutFromItsPeersHurtsNobody(t *testing.T) {
+	cluster, _, follower := faulty(t)
+	suffer(t, cluster, bounds{
+		writesFailed: 1, readGap: 4 * time.Second, writeGap: 8 * time.Second, watchGap: 7 * time.Second,
+	}, func() error { return follower.CutPeers(etcdtest.Both) }, follower.HealPeers)
 }
 
 func TestFrozenLeaderHurtsBriefly(t *testing.T) {

@@ -793,3 +793,25 @@ func TestStatesOfUnreachableEndpoints(t *testing.T) {
 		}
 	})
 }
+
+// The silence before a call was made is nobody's fault: an endpoint has the interval to answer it.
+func TestCallsHaveTheWholeInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, "a:1", "b:1")
+		w.servers["b:1"].HandleStream(watchMethod, quiet)
+		w.open(1) // so that the monitor runs
+		w.servers["a:1"].Handle(put, func(*scripted.Call) (proto.Message, error) {
+			time.Sleep(950 * time.Millisecond)
+			return nil, nil
+		})
+		for i := range 50 {
+			time.Sleep(time.Duration(i) * 11 * time.Millisecond) // at every phase of its ticks
+			if r := <-w.start(t.Context(), 0); r.err != nil {
+				t.Fatal(r.err)
+			}
+		}
+		if n := w.servers["a:1"].Count(check); n != 0 {
+			t.Errorf("%d probes", n)
+		}
+	})
+}

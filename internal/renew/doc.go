@@ -7,7 +7,7 @@
 //
 // At once, and from then on after a third of its TTL, counted from the last answer and brought forward by a small
 // random part. Of more than 64 leases, those due at about the same time are renewed together: due times are rounded
-// down, so that leases of the same TTL form eight groups. When many leases are first kept alive together, the second
+// down, so that leases of the same TTL form four groups. When many leases are first kept alive together, the second
 // renewal of each is brought forward at random, which spreads them over the groups.
 //
 // # When a lease is lost

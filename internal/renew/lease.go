@@ -33,7 +33,7 @@ const (
 	maxTTL     = time.Duration(math.MaxInt64 / 4) // about 73 years: instants can be added without overflow
 	minStall   = time.Second
 	crowd      = 64 // more leases than that are renewed in groups,
-	groups     = 8  // of which there are so many
+	groups     = 4  // of which there are so many
 	heldFaults = 2  // faults from which on a lease is held back
 	maxFaults  = 100
 )
@@ -55,7 +55,7 @@ func (l *lease) load() int64 { return 3e6 * int64(time.Second) / int64(max(l.ttl
 
 // due returns when the lease, answered now, is to be renewed.
 //
-// A crowd is renewed in groups, eight in a period, since renewals that go out together and are answered together
+// A crowd is renewed in groups, four in a period, since renewals that go out together and are answered together
 // cost a fraction of single ones, most of whose cost is to wake everything from the engine to the network poller. As
 // the period is a multiple of the groups' distance, a lease stays in its group. The first answers of a crowd, which
 // was kept alive together, are spread over the whole period, and so over all groups.
@@ -66,7 +66,7 @@ func (l *lease) due(now time.Duration, first, crowded bool) time.Duration {
 	}
 	distance := period / groups
 	if first {
-		period -= rand.N(period - 2*distance) // in the future even when rounded down
+		return min((now + distance + rand.N(period)).Truncate(distance), now+period)
 	}
 	return (now + period).Truncate(distance)
 }

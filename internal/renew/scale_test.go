@@ -69,10 +69,10 @@ func TestManyLeasesAreRenewedInTimeByFewGoroutinesAndEvenly(t *testing.T) {
 		if n := len(renewals); n > many*12 {
 			t.Errorf("%d renewals in 10 thirds of the TTL", n)
 		}
-		// They go out in groups, at least eight in a period.
-		for i, n := range perSlice(renewals, third, third/8, 72) {
-			if n > many/8*5/2 {
-				t.Errorf("%d renewals in the %dth eighth of the period", n, i)
+		// They go out in groups, four in a period.
+		for i, n := range perSlice(renewals, third, third/groups, 9*groups) {
+			if n > many/groups*5/4 {
+				t.Errorf("%d renewals in the %dth quarter of a period", n, i)
 			}
 		}
 		cancel()
@@ -150,7 +150,7 @@ func TestRenewalsAfterAnOutageArePacedAndNoLeaseIsLost(t *testing.T) {
 					break
 				}
 			}
-			if first-up > max(streamBackoff.Max, time.Duration(tc.ttl)*time.Second/24) {
+			if first-up > max(streamBackoff.Max, time.Duration(tc.ttl)*time.Second/3/groups) {
 				t.Errorf("first renewal %v after the outage", first-up)
 			}
 			needed := float64(tc.leases) / (float64(tc.ttl) / 3) / 10
