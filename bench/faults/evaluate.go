@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -76,8 +77,15 @@ func (l *load) evaluate(w windows) result {
 		res.work = rate(during, w.recovery.Sub(w.fault)) / rate(before, w.fault.Sub(w.healthy))
 	}
 	for i := range l.sessions {
-		if l.sessions[i].lost {
-			res.sessionsLost++
+		s := &l.sessions[i]
+		if !s.lost {
+			continue
+		}
+		res.sessionsLost++
+		if s.at.IsZero() {
+			res.failures["session lost: its lease is gone, and the client does not know"]++
+		} else {
+			res.failures[fmt.Sprintf("session lost %v after the fault began", s.at.Sub(w.fault).Round(time.Second))]++
 		}
 	}
 	for i := range l.watches {

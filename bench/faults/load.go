@@ -47,6 +47,7 @@ type caller struct{ calls []call }
 type holder struct {
 	session session
 	lost    bool
+	at      time.Time // when the client took it for lost; zero: it did not
 }
 
 // watcher follows the metronome.
@@ -162,7 +163,9 @@ func (h *holder) hold(ctx context.Context) {
 	select {
 	case <-h.session.done:
 		// The end of ctx ends the session too, and then both are ready.
-		h.lost = ctx.Err() == nil
+		if ctx.Err() == nil {
+			h.lost, h.at = true, time.Now()
+		}
 	case <-ctx.Done():
 	}
 	h.session.orphan()

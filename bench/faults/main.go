@@ -15,10 +15,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -38,7 +40,7 @@ func main() {
 	if err := run(ctx, t, *only, *out, *note); err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // what is deferred has been done
+		os.Exit(1)
 	}
 }
 
@@ -61,8 +63,8 @@ func run(ctx context.Context, t phases, only, out, note string) error {
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", s.name, c.name, err)
 			}
-			for msg, n := range res.failures {
-				fmt.Fprintf(os.Stderr, "    %4d × %s\n", n, msg)
+			for _, msg := range slices.Sorted(maps.Keys(res.failures)) {
+				fmt.Fprintf(os.Stderr, "    %4d × %s\n", res.failures[msg], msg)
 			}
 			rep.results = append(rep.results, res)
 		}
