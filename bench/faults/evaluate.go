@@ -22,6 +22,7 @@ type result struct {
 	reads, writes    tally
 	work             float64 // calls done per second in the fault, as a part of those in the healthy phase
 	sessionsLost     int
+	lostLate         int           // of these, those that were lost after the fault's end
 	watchGap         time.Duration // the longest time without an event of one watch, from the fault to the end
 	clusterGap       time.Duration // the longest time without a write of the metronome's: the cluster's own part
 	lost, repeated   int           // events, of all watches
@@ -82,6 +83,9 @@ func (l *load) evaluate(w windows) result {
 			continue
 		}
 		res.sessionsLost++
+		if s.at.IsZero() || s.at.After(w.recovery) {
+			res.lostLate++
+		}
 		if s.at.IsZero() {
 			res.failures["session lost: its lease is gone, and the client does not know"]++
 		} else {

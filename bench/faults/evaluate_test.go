@@ -66,6 +66,7 @@ func TestEvaluate(t *testing.T) {
 	calls(&l.readers[2], bad, 1) // before the fault
 	calls(&l.writers[0], nil, 4.5)
 	l.sessions[3].lost = true
+	l.sessions[4].lost, l.sessions[4].at = true, moments(5)[0]
 	l.watches[2].seen = []string{"b", "b"}
 
 	got := l.evaluate(w)
@@ -75,7 +76,7 @@ func TestEvaluate(t *testing.T) {
 	if got.work != 0.5 {
 		t.Errorf("work: %v, want half", got.work)
 	}
-	if got.sessionsLost != 1 || got.lost != 1 || got.repeated != 1 {
+	if got.sessionsLost != 2 || got.lostLate != 1 || got.lost != 1 || got.repeated != 1 {
 		t.Errorf("%d sessions lost, %d events lost, %d repeated", got.sessionsLost, got.lost, got.repeated)
 	}
 	if got.watchGap != 2*time.Second || got.clusterGap != 2*time.Second {

@@ -29,11 +29,15 @@ func (r *result) row() []string {
 		}
 		return fmt.Sprintf("%d (≤ %d each)", t.failed, t.worst)
 	}
+	sessions := fmt.Sprintf("%d of %d", r.sessionsLost, clients)
+	if r.lostLate > 0 {
+		sessions += fmt.Sprintf(" (%d after it)", r.lostLate)
+	}
 	return []string{
 		r.scenario, r.client, fmt.Sprintf("%.1f %%", 100*r.work),
 		fmt.Sprint(r.reads.done), failed(r.reads), seconds(r.reads.gap),
 		fmt.Sprint(r.writes.done), failed(r.writes), seconds(r.writes.gap),
-		fmt.Sprintf("%d of %d", r.sessionsLost, clients), seconds(r.watchGap),
+		sessions, seconds(r.watchGap),
 		fmt.Sprint(r.lost), fmt.Sprint(r.repeated), seconds(r.clusterGap),
 	}
 }
@@ -82,7 +86,9 @@ watch. Callers give each call %v, and pause %v between two. After %v without a f
   that failed of one caller.
 - *Longest gap*: the longest time without success of one caller. *Watch gap*: the longest time without an event of one
   watch.
-- *Sessions lost*: the client said so, or its lease had expired in the end.
+- *Sessions lost*: the client said so, or its lease was gone in the end; in brackets those lost only after the fault. A
+  leader that was frozen may, once it goes on, revoke leases as expired before it has learnt that another leads: that is
+  the server's doing, and takes the sessions of either client.
 - The watched keys are written by neither client but straight to a member that no fault hits, every 20 ms. The *cluster's
   own gap* is the longest time in which that got nothing written: while there is no leader, nobody can.
 `)
