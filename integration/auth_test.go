@@ -466,7 +466,7 @@ func TestPasswordChangesUnderClient(t *testing.T) {
 // Authentication is turned on, off and on again while clients are at work.
 func TestAuthTogglesUnderClients(t *testing.T) {
 	t.Parallel()
-	cluster := etcdtest.Run(t, etcdtest.WithMembers(3), calm, cheap)
+	cluster := etcdtest.Run(t, etcdtest.WithMembers(3), calm)
 	ctx := testContext(t)
 	anybody := newClient(t, cluster)
 	rooted := newClient(t, cluster, as(etcdtest.Root, etcdtest.Root)) // nobody asks who it is yet

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
@@ -141,9 +140,7 @@ func TestWatchTransactionIsOneResponse(t *testing.T) {
 
 func TestWatchProgress(t *testing.T) {
 	t.Parallel()
-	cluster := etcdtest.Run(t, etcdtest.WithEmbedConfig(func(cfg *embed.Config) {
-		cfg.WatchProgressNotifyInterval = 100 * time.Millisecond
-	}))
+	cluster := etcdtest.Run(t, etcdtest.WithWatchProgressInterval(100*time.Millisecond))
 	cli, ctx := newClient(t, cluster), testContext(t)
 	notified := cli.Watch(ctx, "quiet", clientv3.WithProgressNotify())
 	put, err := cli.Put(ctx, "other", "v")
