@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // setup is a cluster that is started when the first test asks for it and shared by all that do, one after the other.
@@ -51,6 +52,9 @@ var setups = []*setup{
 
 func (s *setup) start(t testing.TB) *etcdtest.Cluster {
 	t.Helper()
+	if strings.Contains(s.name, "unix") {
+		servers.Need(t, servers.UnixSockets)
+	}
 	s.once.Do(func() { s.cluster, s.err = etcdtest.Start(context.Background(), s.opts...) })
 	if s.err != nil {
 		t.Fatal(s.err)
