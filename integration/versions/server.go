@@ -36,7 +36,7 @@ func server(ctx context.Context, root, version string) (path string, err error) 
 // build makes the server of a module. Go knows whether there is anything to do.
 func build(ctx context.Context, module, path string) error {
 	cmd := command(ctx, module, "go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build in %s: %w", module, err)
 	}

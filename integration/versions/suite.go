@@ -32,7 +32,8 @@ type event struct {
 func (s suite) run(ctx context.Context) error {
 	fmt.Printf("\n== %s\n", s.name)
 	start := time.Now()
-	cmd := command(ctx, filepath.Join(s.root, "integration"), "go", append([]string{"test", "-json", "-count=1"}, s.args...)...)
+	args := append([]string{"test", "-json", "-count=1"}, s.args...)
+	cmd := command(ctx, filepath.Join(s.root, "integration"), "go", args...)
 	cmd.Env = append(os.Environ(), "ETCDTEST_BINARY="+s.binary)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -63,6 +64,9 @@ type report struct {
 
 func newReport(w io.Writer) *report { return &report{w: w, output: make(map[string][]string)} }
 
+// say writes to somebody who may have stopped listening: whether the tests pass matters more.
+func (r *report) say(format string, args ...any) { _, _ = fmt.Fprintf(r.w, format, args...) }
+
 func (r *report) read(from io.Reader) error {
 	dec := json.NewDecoder(from)
 	for {
@@ -73,7 +77,7 @@ func (r *report) read(from io.Reader) error {
 		}
 		if err != nil {
 			// To its end, or go test would wait for a reader.
-			_, copyErr := io.Copy(r.w, from)
+			_, copyErr := io.Copy(r.w, io.MultiReader(dec.Buffered(), from))
 			return errors.Join(fmt.Errorf("reading what go test says: %w", err), copyErr)
 		}
 		r.note(e)
@@ -87,7 +91,7 @@ func (r *report) note(e event) {
 		r.output[key] = append(r.output[key], e.Output)
 		return
 	case "build-output":
-		fmt.Fprint(r.w, e.Output)
+		r.say("%s", e.Output)
 		return
 	case "pass", "fail", "skip":
 	default:
@@ -96,11 +100,11 @@ func (r *report) note(e event) {
 	said := r.output[key]
 	delete(r.output, key)
 	if e.Action == "fail" {
-		fmt.Fprint(r.w, strings.Join(said, ""))
+		r.say("%s", strings.Join(said, ""))
 	}
 	switch {
 	case e.Test == "":
-		fmt.Fprintf(r.w, "%s\t%s\t%.1fs\n", e.Action, e.Package, e.Elapsed)
+		r.say("%s\t%s\t%.1fs\n", e.Action, e.Package, e.Elapsed)
 	case e.Action == "pass":
 		r.passed++
 	case e.Action == "fail":
@@ -127,8 +131,9 @@ func reason(said []string) string {
 }
 
 func (r *report) summary(took time.Duration) {
-	fmt.Fprintf(r.w, "%d tests passed, %d failed, %d skipped in %v\n", r.passed, r.failed, len(r.skipped), took.Round(time.Second))
+	r.say("%d tests passed, %d failed, %d skipped in %v\n", r.passed, r.failed, len(r.skipped),
+		took.Round(time.Second))
 	for _, s := range r.skipped {
-		fmt.Fprintln(r.w, "  skipped", s)
+		r.say("  skipped %s\n", s)
 	}
 }
