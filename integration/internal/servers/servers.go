@@ -51,7 +51,7 @@ var (
 	}
 	FailedTxnChangesNothing = &Feature{
 		"3.7", "a transaction that fails since a read in it is of a compacted or future revision changes nothing",
-		"members other than the one that was asked carry out what comes before that read, and differ from then on " +
+		"members other than the one that was asked carry out its writes, and differ from then on " +
 			"(`MayHaveApplied` does not know)",
 	}
 	UnixSockets = &Feature{
