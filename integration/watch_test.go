@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // nextResponse returns the next response of a watch, or fails the test.
@@ -135,6 +136,24 @@ func TestWatchTransactionIsOneResponse(t *testing.T) {
 	if len(resp.Events) != len(ops) || resp.Events[0].Kv.ModRevision != txn.Header.Revision {
 		t.Errorf("%d events of revision %d, want %d of %d",
 			len(resp.Events), resp.Events[0].Kv.ModRevision, len(ops), txn.Header.Revision)
+	}
+}
+
+func TestWatchFromDeletionAtCompactedRevision(t *testing.T) {
+	servers.Need(t, servers.CompactionKeepsDeletion)
+	e := onOne(t)
+	e.put(t, e.prefix, "v")
+	deleted, err := e.Delete(e.ctx, e.prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev := deleted.Header.Revision
+	if _, err := e.Compact(e.ctx, rev, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	resp := nextResponse(t, e.ctx, e.Watch(e.ctx, e.prefix, clientv3.WithRev(rev)))
+	if len(resp.Events) != 1 || resp.Events[0].Type != clientv3.EventTypeDelete || resp.Events[0].Kv.ModRevision != rev {
+		t.Errorf("events %v, want the deletion at %d", resp.Events, rev)
 	}
 }
 

@@ -30,6 +30,9 @@ var (
 	CompactionPermission = &Feature{
 		"3.5", "compaction as a right of root's", "anybody may compact",
 	}
+	CompactionKeepsDeletion = &Feature{
+		"3.5", "a watch from the very revision of a compaction sees a deletion at it", "the deletion is lost (3.4.23)",
+	}
 	PermissionRangeCheck = &Feature{
 		"3.5", "refusal of a permission for a range that ends before it begins", "it is granted, of no use",
 	}
@@ -61,7 +64,7 @@ var (
 
 // Features are all features, by release.
 var Features = []*Feature{
-	AuthStatus, CompactionPermission, PermissionRangeCheck, NoSpaceBesideCorrupt,
+	AuthStatus, CompactionPermission, CompactionKeepsDeletion, PermissionRangeCheck, NoSpaceBesideCorrupt,
 	Downgrade, HashRevision, SnapshotVersion,
 	RangeStream, FailedTxnChangesNothing, UnixSockets,
 }
