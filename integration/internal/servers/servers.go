@@ -37,8 +37,7 @@ var (
 		"3.5", "refusal of a permission for a range that ends before it begins", "it is granted, of no use",
 	}
 	NoSpaceBesideCorrupt = &Feature{
-		"3.5", "a `NOSPACE` alarm that outlives a `CORRUPT` one",
-		"writes go through once the latter is disarmed, until a member restarts",
+		"3.6", "a `NOSPACE` alarm that outlives a `CORRUPT` one", "writes go through once the latter is disarmed",
 	}
 	Downgrade = &Feature{
 		"3.6", "`Downgrade`", "`Unimplemented` or, from 3.5, a timeout",
@@ -64,8 +63,8 @@ var (
 
 // Features are all features, by release.
 var Features = []*Feature{
-	AuthStatus, CompactionPermission, CompactionKeepsDeletion, PermissionRangeCheck, NoSpaceBesideCorrupt,
-	Downgrade, HashRevision, SnapshotVersion,
+	AuthStatus, CompactionPermission, CompactionKeepsDeletion, PermissionRangeCheck,
+	NoSpaceBesideCorrupt, Downgrade, HashRevision, SnapshotVersion,
 	RangeStream, FailedTxnChangesNothing, UnixSockets,
 }
 
