@@ -197,6 +197,7 @@ type retrier struct {
 // next decides about err, with which the last attempt failed, and waits for what the next one needs. It returns nil if
 // there is to be a next one, and else the error of the call.
 func (r *retrier) next(err error) error {
+	err = retry.Canonical(err)
 	ctx := r.call.Context
 	awaitDeadline(ctx, err)
 	action := retry.Decide(r.kind, r.call.Sent(), err)

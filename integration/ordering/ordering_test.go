@@ -72,7 +72,8 @@ func TestReadsNeverShowAnOlderState(t *testing.T) {
 		var readers sync.WaitGroup
 		for range 4 {
 			readers.Go(func() {
-				for range 100 {
+				// A hundred, and until the connection to the server that is behind is there.
+				for i := 0; i < 100 || repeated.Load() == 0; i++ {
 					resp, err := read(ctx, kv)
 					if err != nil {
 						t.Errorf("%s: %v", name, err)
