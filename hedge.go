@@ -152,7 +152,7 @@ func (r *race) second() {
 	r.mu.Unlock()
 
 	// Not by the reply's own methods: the first answer may be on its way into it.
-	reply, _ = reflect.New(reflect.TypeOf(reply).Elem()).Interface().(proto.Message)
+	reply, _ = reflect.TypeAssert[proto.Message](reflect.New(reflect.TypeOf(reply).Elem()))
 	call := r.call.Hedge(ctx)
 	err := r.attempt.make(call, reply)
 	if err != nil {
