@@ -52,15 +52,19 @@ func TestReservedPortIsGivenToNobodyElse(t *testing.T) {
 
 func TestReservedPortIsReleased(t *testing.T) {
 	t.Parallel()
-	r, err := reserve("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
+	var last error
+	for range 20 { // a port may be taken by somebody else as soon as it is free
+		r, err := reserve("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.release()
+		r.release()
+		if last = takeAnyOf(r.addr); last == nil || errors.Is(last, unix.ENOPROTOOPT) {
+			return
+		}
 	}
-	r.release()
-	r.release()
-	if err := takeAnyOf(r.addr); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		t.Errorf("nobody can have it: %v", err)
-	}
+	t.Errorf("nobody can have them: %v", last)
 }
 
 // takeAnyOf listens on any free port of those that there are, which is the one in addr. Linux can limit the ports
