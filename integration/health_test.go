@@ -86,6 +86,13 @@ func (t *tally) most() (n int, example error) {
 	return n, example
 }
 
+// callers returns how many callers had a failure.
+func (t *tally) callers() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.failed)
+}
+
 // startLoad starts the workload and returns when all of it works.
 func startLoad(t *testing.T, cluster *etcdtest.Cluster) *load {
 	t.Helper()
@@ -153,13 +160,18 @@ func (l *load) openSession(ctx context.Context, i int, cli *clientv3.Client) {
 type bounds struct {
 	readsFailed, writesFailed   int // per caller
 	readGap, writeGap, watchGap time.Duration
+	// A leader that was frozen may, in its first moment after, still take itself for the leader, and leases for expired,
+	// and have them revoked by the one that leads now. It was seen with etcd 3.5 and 3.7, a second after the thaw. The
+	// sessions that this takes are lost to any client, so only those lost before are counted.
+	thawsLeader bool
 }
 
 // leastWork is the part of a healthy run's work that is done whatever the fault: half of what is promised for the worst.
 const leastWork = 0.25
 
-// check compares what the callers saw since the fault began with the bounds.
-func (l *load) check(b bounds, healthy int, took time.Duration) {
+// check compares what the callers saw since the fault began with the bounds. Lost is how many sessions were lost while
+// the fault was there.
+func (l *load) check(b bounds, healthy, lost int, took time.Duration) {
 	l.t.Helper()
 	// A call under way is counted, too: the longest gap may not have ended.
 	time.Sleep(loadTimeout + time.Second)
@@ -183,8 +195,11 @@ func (l *load) check(b bounds, healthy int, took time.Duration) {
 	if work < leastWork {
 		l.t.Errorf("%.0f %% of a healthy run's work was done", 100*work)
 	}
-	if n := len(l.lost.failed); n > 0 {
-		l.t.Errorf("%d sessions lost", n)
+	if !b.thawsLeader {
+		lost = len(l.lost.failed)
+	}
+	if lost > 0 {
+		l.t.Errorf("%d sessions lost", lost)
 	}
 	for _, st := range l.cli.EndpointStates() {
 		l.t.Logf("%s: %s, %s", st.Endpoint, st.Health, st.Reason)
@@ -204,10 +219,11 @@ func suffer(t *testing.T, cluster *etcdtest.Cluster, b bounds, begin, end func()
 		t.Fatal(err)
 	}
 	time.Sleep(faultLength)
+	lost := l.lost.callers()
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
-	l.check(b, healthy, time.Since(start))
+	l.check(b, healthy, lost, time.Since(start))
 }
 
 // faulty starts a cluster to which a fault is done.
@@ -247,6 +263,7 @@ func TestFrozenLeaderHurtsBriefly(t *testing.T) {
 	cluster, leader, _ := faulty(t)
 	suffer(t, cluster, bounds{
 		readsFailed: 1, writesFailed: 2, readGap: 8 * time.Second, writeGap: 12 * time.Second, watchGap: 10 * time.Second,
+		thawsLeader: true,
 	}, leader.Freeze, leader.Thaw)
 }
 
