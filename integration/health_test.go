@@ -471,5 +471,5 @@ func TestLeaderlessMemberHurtsNobody(t *testing.T) {
 	time.Sleep(time.Until(start.Add(faultLength)))
 	l.check(bounds{
 		writesFailed: 1, readGap: 4 * time.Second, writeGap: 8 * time.Second,
-	}, healthy, time.Since(start))
+	}, healthy, l.lost.callers(), time.Since(start))
 }
