@@ -86,6 +86,13 @@ func (t *tally) most() (n int, example error) {
 	return n, example
 }
 
+// calls returns how many calls were done.
+func (t *tally) calls() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done
+}
+
 // callers returns how many callers had a failure.
 func (t *tally) callers() int {
 	t.mu.Lock()
@@ -178,7 +185,7 @@ func (l *load) check(b bounds, healthy, lost int, took time.Duration) {
 	l.end()
 	failedReads, readErr := l.reads.most()
 	failedWrites, writeErr := l.writes.most()
-	done := l.reads.done + l.writes.done
+	done := l.reads.calls() + l.writes.calls()
 	work := float64(done) / float64(healthy) * float64(healthyTime) / float64(took)
 	l.t.Logf("reads: at most %d failed, gap %v; writes: %d failed, gap %v; work %.0f %%; sessions lost %d; watch gap %v",
 		failedReads, l.reads.gap, failedWrites, l.writes.gap, 100*work, len(l.lost.failed), l.watches.gap)
@@ -210,7 +217,7 @@ func (l *load) check(b bounds, healthy, lost int, took time.Duration) {
 func suffer(t *testing.T, cluster *etcdtest.Cluster, b bounds, begin, end func() error) {
 	t.Helper()
 	l := startLoad(t, cluster)
-	healthy := l.reads.done + l.writes.done
+	healthy := l.reads.calls() + l.writes.calls()
 	for _, tally := range []*tally{l.reads, l.writes, l.watches} {
 		tally.reset()
 	}
@@ -447,7 +454,7 @@ func TestLeaderlessMemberHurtsNobody(t *testing.T) {
 		l.call(ctx, l.writes, i, func(ctx context.Context) error { return second(cli.Put(ctx, fmt.Sprint("load/", i), "")) })
 	}
 	time.Sleep(healthyTime)
-	healthy := l.reads.done + l.writes.done
+	healthy := l.reads.calls() + l.writes.calls()
 	l.reads.reset()
 	l.writes.reset()
 	start := time.Now()
