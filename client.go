@@ -61,6 +61,8 @@ type Client struct {
 	backoff retry.Backoff
 	trails  map[string]*balance.Trail // by the method of long-lived streams
 
+	updating sync.Mutex // held while the endpoints are replaced; taken before mu
+
 	mu     sync.RWMutex // guards what follows
 	lg     *zap.Logger
 	raw    []string // the endpoints as they were given
@@ -245,9 +247,12 @@ func (c *Client) SetEndpoints(eps ...string) {
 	if err != nil {
 		c.logger().Warn("endpoints left out", zap.Error(err))
 	}
+	c.updating.Lock()
+	defer c.updating.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.raw = slices.Clone(eps)
+	c.mu.Unlock()
+	// Without mu: gRPC logs changes of connections, which takes the client's logger, before it takes the update.
 	if c.endpoints != nil {
 		c.endpoints.Update(targets)
 	}

@@ -3,9 +3,11 @@ package clientv3
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -826,6 +829,65 @@ func TestHealthDisabled(t *testing.T) {
 		if sent != 4 || len(opened) != 0 {
 			t.Errorf("%d attempts of 4 reads, %d watches opened again", sent, len(opened))
 		}
+	})
+}
+
+// A learner that is connected first does not keep a call from the voter that is being connected to.
+func TestALearnerIsNotTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 2)
+		m.servers[0].Handle(puts, scripted.Fail(rpctypes.ErrGRPCNotSupportedForLearner))
+		far := make(chan struct{})
+		c := m.client(t, func(cfg *Config) {
+			cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				if addr == m.servers[1].Addr() {
+					select {
+					case <-far:
+					case <-ctx.Done():
+					}
+				}
+				return m.Dial(ctx, addr)
+			})}
+		})
+		start := time.Now()
+		_, err := c.Put(t.Context(), "k", "v")
+		if rpctypes.ErrorDesc(err) != rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner) {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("told after %v that there is only a learner", took)
+		}
+		time.AfterFunc(time.Second, func() { close(far) })
+		if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Changes are logged where connections change, which the replacement of the endpoints waits for: whatever the logger
+// asks the client for meanwhile, neither waits for the other.
+func TestALoggerMayAskTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 3)
+		var client atomic.Pointer[Client]
+		goOn := make(chan struct{})
+		c := m.client(t, func(cfg *Config) {
+			cfg.Logger = zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(zapcore.Entry) error {
+				<-goOn
+				_, _, _ = client.Load().Endpoints(), client.Load().EndpointStates(), client.Load().GetLogger()
+				return nil
+			})))
+		})
+		client.Store(c)
+		synctest.Wait() // the first connection is being told of
+		updated := make(chan struct{})
+		go func() {
+			c.SetEndpoints(m.servers[1].Endpoint())
+			close(updated)
+		}()
+		synctest.Wait()
+		close(goOn)
+		<-updated
 	})
 }
 

@@ -186,6 +186,7 @@ type retrier struct {
 	attempts         uint      // further ones made so far
 	waits            int       // backoffs so far
 	learners         int       // attempts, the last ones, that learners refused
+	learnersSince    time.Time // the first of these
 	refusals         int       // attempts refused for want of a leader
 	refusedSince     time.Time // when a token was first refused; zero before
 	triedTwice       string    // a fresh token that was refused and tried again
@@ -250,13 +251,13 @@ func awaitDeadline(ctx context.Context, err error) {
 // deadlineSkew is how much earlier than the client's a server's answer that the call's deadline has passed may be.
 const deadlineSkew = 100 * time.Millisecond
 
-// reconnect waits until an endpoint is connected, but no longer than all attempts with their waits would take.
+// reconnect waits until an endpoint is connected, within its patience.
 func (r *retrier) reconnect(ctx context.Context) bool {
 	first := r.unreachableSince.IsZero()
 	if first {
 		r.unreachableSince = time.Now()
 	}
-	patience := time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
+	patience := r.patience()
 	if r.kind == retry.Read && r.set.Reached() {
 		patience *= reachedPatience
 	}
@@ -331,8 +332,8 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 	r.log("attempt failed", err)
 	if !retry.FromLearner(err) {
 		r.learners = 0
-	} else if r.learners++; r.learners > r.set.Size() {
-		return false // only learners can be reached, and they stay so
+	} else if !r.awaitsVoter() {
+		return false
 	}
 	r.set.Refused(r.call, err)
 	untried := r.call.Avoid(r.set.Size())
@@ -347,6 +348,21 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 		}
 	}
 	return true
+}
+
+// awaitsVoter counts an attempt that a learner refused, and reports whether there is another endpoint to hope for: one
+// that has not been tried, or is being connected to. Learners stay what they are.
+func (r *retrier) awaitsVoter() bool {
+	if r.learners == 0 {
+		r.learnersSince = time.Now()
+	}
+	r.learners++
+	return r.learners <= r.set.Size() || r.set.Connecting() && time.Since(r.learnersSince) < r.patience()
+}
+
+// patience is how long a call waits for an endpoint to be connected: as long as all attempts with their waits would take.
+func (r *retrier) patience() time.Duration {
+	return time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
 }
 
 // findLeader waits until a member is known that has a leader, unless one is already. The members are asked once for all

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,12 +35,12 @@ type Set struct {
 	led       chan struct{} // closed when an endpoint has a leader again; nil while nobody waits
 	awaiting  int           // how many wait
 	changes   []Change      // not told yet
+	telling   bool          // somebody is telling changes
 
 	proof    proof
 	several  atomic.Bool  // there is more than one endpoint; written under mu
 	monitor  *monitor     // nil without Watch
 	onChange func(Change) // nil: nobody wants to know
-	telling  sync.Mutex   // held while changes are told; taken before mu is released
 }
 
 // NewSet returns a set of the given endpoints.
@@ -113,6 +114,15 @@ func (s *Set) Several() bool { return s.several.Load() }
 
 // Watched reports whether the set looks after the health of its endpoints.
 func (s *Set) Watched() bool { return s.monitor != nil }
+
+// Connecting reports whether an endpoint is being connected to that has not failed lately.
+func (s *Set) Connecting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool {
+		return e.state == connectivity.Idle || e.state == connectivity.Connecting
+	})
+}
 
 // Reached reports whether an endpoint has ever been connected.
 func (s *Set) Reached() bool {

@@ -87,22 +87,26 @@ func (s *Set) assess(e *Endpoint, reason string) {
 }
 
 // OnChange makes the set call f after each change of an endpoint's state, in order and one at a time. It is called
-// before the set is dialled. F must not call the set.
+// before the set is dialled. F may ask the set for anything, but must not wait for an Update.
 func (s *Set) OnChange(f func(Change)) { s.onChange = f }
 
-// report unlocks mu and tells of the changes made under it. Telling is locked before mu is unlocked, so that they are
-// told in their order.
+// report unlocks mu and tells of the changes made under it, and of those that others make meanwhile: they leave theirs to
+// whoever is telling, so that nobody waits for f with mu held.
 func (s *Set) report() {
-	changes := s.changes
-	s.changes = nil
-	if len(changes) == 0 {
+	if s.telling {
 		s.mu.Unlock()
 		return
 	}
-	s.telling.Lock()
-	defer s.telling.Unlock()
-	s.mu.Unlock()
-	for _, change := range changes {
-		s.onChange(change)
+	s.telling = true
+	for len(s.changes) > 0 {
+		changes := s.changes
+		s.changes = nil
+		s.mu.Unlock()
+		for _, change := range changes {
+			s.onChange(change)
+		}
+		s.mu.Lock()
 	}
+	s.telling = false
+	s.mu.Unlock()
 }
