@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/api/v3/version"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/seed-d18e112a/clientv3/internal/token"
@@ -42,9 +44,12 @@ type tokenMetadata struct {
 }
 
 // GetRequestMetadata returns the token as metadata. gRPC does not change the map.
-func (t *tokenCredentials) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+//
+// A request for a token carries none: servers before 3.5 look at that first, and refuse it if it is no longer good.
+func (t *tokenCredentials) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	current := t.current()
-	if current == "" {
+	info, _ := credentials.RequestInfoFromContext(ctx)
+	if current == "" || info.Method == pb.Auth_Authenticate_FullMethodName {
 		return nil, nil
 	}
 	made := t.made.Load()

@@ -53,10 +53,15 @@ type Client struct {
 	tokenCreds *tokenCredentials                    // nil without authentication
 	tokens     *token.Source                        // nil without user name and password
 
-	metadata context.Context //nolint:containedctx // what every call's outgoing metadata has, made once
-	budget   *retry.Budget
-	backoff  retry.Backoff
-	trails   map[string]*balance.Trail // by the method of long-lived streams
+	// What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
+	metadata, leaderMetadata context.Context //nolint:containedctx // as said
+
+	budget  *retry.Budget
+	hedges  *hedger // nil if reads are not hedged
+	backoff retry.Backoff
+	trails  map[string]*balance.Trail // by the method of long-lived streams
+
+	updating sync.Mutex // held while the endpoints are replaced; taken before mu
 
 	mu     sync.RWMutex // guards what follows
 	lg     *zap.Logger
@@ -85,6 +90,7 @@ func New(cfg Config) (*Client, error) {
 	c.setUpTokens()
 
 	c.endpoints = balance.NewSet(targets)
+	c.endpoints.OnChange(c.logEndpoint)
 	if c.conn, err = c.dial(c.endpoints); err != nil {
 		c.cancel()
 		return nil, err
@@ -116,6 +122,10 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 	c.transport = credentials.NewTransportCredential(cfg.TLS)
 	c.ctx, c.cancel = context.WithCancel(parent)
 	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
+	c.leaderMetadata = WithRequireLeader(c.metadata)
+	if !cfg.Health.Disabled && cfg.Health.HedgeDelay >= 0 {
+		c.hedges = newHedger(positiveOr(cfg.Health.HedgeDelay, DefaultHedgeDelay))
+	}
 	base := cfg.BackoffWaitBetween
 	if base <= 0 {
 		base = DefaultBackoffWaitBetween
@@ -237,9 +247,12 @@ func (c *Client) SetEndpoints(eps ...string) {
 	if err != nil {
 		c.logger().Warn("endpoints left out", zap.Error(err))
 	}
+	c.updating.Lock()
+	defer c.updating.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.raw = slices.Clone(eps)
+	c.mu.Unlock()
+	// Without mu: gRPC logs changes of connections, which takes the client's logger, before it takes the update.
 	if c.endpoints != nil {
 		c.endpoints.Update(targets)
 	}
@@ -305,6 +318,13 @@ func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcdclient: %w", err)
 	}
+	if set == c.endpoints && !c.cfg.Health.Disabled {
+		set.Watch(conn, balance.HealthConfig{
+			Interval: positiveOr(c.cfg.Health.ProbeInterval, DefaultProbeInterval),
+			Timeout:  positiveOr(c.cfg.Health.ProbeTimeout, DefaultProbeTimeout),
+			Prove:    c.proveLeader,
+		})
+	}
 	conn.Connect()
 	return conn, nil
 }
@@ -337,7 +357,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
 		grpc.WithChainUnaryInterceptor(c.unaryInterceptor(set)),
-		grpc.WithChainStreamInterceptor(c.streamInterceptor),
+		grpc.WithChainStreamInterceptor(c.streamInterceptor(set)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: grpcbackoff.Config{
 				BaseDelay: reconnectBase, Multiplier: reconnectFactor, Jitter: reconnectJitter, MaxDelay: reconnectMax,

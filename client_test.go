@@ -568,6 +568,10 @@ func tokens(m *members) (invalidate func()) {
 		issued, valid int
 	)
 	m.handle(pb.Auth_Authenticate_FullMethodName, func(call *scripted.Call) (proto.Message, error) {
+		if len(call.Metadata().Get(rpctypes.TokenFieldNameGRPC)) != 0 {
+			// As servers before 3.5 say, which look at the token of this request too, and it is an old one.
+			return nil, rpctypes.ErrGRPCInvalidAuthToken
+		}
 		if call.Request.(*pb.AuthenticateRequest).Password != "right" {
 			return nil, rpctypes.ErrGRPCAuthFailed
 		}
@@ -707,6 +711,28 @@ func TestARefusedTokenIsReplacedOnceForAllCallers(t *testing.T) {
 			if got := m.count(pb.Auth_Authenticate_FullMethodName); got != 1 {
 				t.Errorf("round %d: %d logins for 50 callers, want one", round, got)
 			}
+		}
+	})
+}
+
+func TestATokenThatAnOldServerRefusesIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 1)
+		tokens(m)
+		c := m.client(t, withUser("right"))
+		m.handle(pb.Maintenance_Defragment_FullMethodName, func(call *scripted.Call) (proto.Message, error) {
+			if call.Metadata().Get(rpctypes.TokenFieldNameGRPC)[0] == "t1" {
+				return nil, status.Error(codes.Unknown, "auth: invalid auth token")
+			}
+			return nil, nil
+		})
+		if _, err := c.Defragment(t.Context(), c.Endpoints()[0]); err != nil {
+			t.Error(err)
+		}
+		m.handle(pb.Maintenance_Defragment_FullMethodName, scripted.Fail(status.Error(codes.Unknown, "auth: permission denied")))
+		_, err := c.Defragment(t.Context(), c.Endpoints()[0])
+		if err != rpctypes.ErrPermissionDenied || MayHaveApplied(err) { //nolint:errorlint // identity
+			t.Errorf("error %v", err)
 		}
 	})
 }

@@ -24,6 +24,9 @@ const (
 	DefaultMaxCallRecvMsgSize   = 1<<31 - 1
 	DefaultMaxUnaryRetries      = 100
 	DefaultBackoffWaitBetween   = 25 * time.Millisecond
+	DefaultProbeInterval        = time.Second
+	DefaultProbeTimeout         = 1500 * time.Millisecond
+	DefaultHedgeDelay           = 100 * time.Millisecond
 )
 
 // Config is what New makes a client from. Only Endpoints is needed; the zero value of every other field is a good
@@ -104,6 +107,34 @@ type Config struct {
 	// BackoffJitterFraction is the fraction of the wait by which it is varied at random, up and down. 0, the default,
 	// draws the wait from between nothing and its upper bound, which spreads callers best.
 	BackoffJitterFraction float64 `json:"backoff-jitter-fraction"`
+
+	// Health says how the client finds out which endpoints are well, and keeps calls and streams away from the others.
+	// Its zero value is a good default.
+	Health HealthConfig `json:"health"`
+}
+
+// HealthConfig is how a client with several endpoints bears that one of them is frozen, cut off or gone. The zero value
+// is a good default.
+type HealthConfig struct {
+	// Disabled turns everything off that the other fields are about: endpoints are left and returned to by the state of
+	// their connections alone, and calls that need a leader wait at a member that has none.
+	Disabled bool `json:"disabled"`
+
+	// ProbeInterval is how long an endpoint may be silent, with calls or streams open on it, before the client asks it
+	// for a sign of life. So long as calls are answered, and without calls and streams, nothing is asked; an endpoint
+	// with idle watches is asked about as often. It is also how soon a member is noticed to have lost its leader, if
+	// no call finds out before. 0 means DefaultProbeInterval.
+	ProbeInterval time.Duration `json:"probe-interval"`
+
+	// ProbeTimeout is how long it may take to give one before its connection is dropped, which ends calls and streams
+	// on it, if another endpoint answers. It bounds the stalls that a member may have without being left. 0 means
+	// DefaultProbeTimeout.
+	ProbeTimeout time.Duration `json:"probe-timeout"`
+
+	// HedgeDelay is how long a read waits at least for its answer before it is sent to a second endpoint, too. Where
+	// reads ordinarily take longer so does the delay; at most one read in twenty is sent twice. 0 means
+	// DefaultHedgeDelay, a negative one turns it off.
+	HedgeDelay time.Duration `json:"hedge-delay"`
 }
 
 // ConfigSpec is the part of a Config that can be read from a file or from flags. NewClientConfig makes a Config of it.

@@ -109,6 +109,56 @@ func TestAUnaryCallAllocatesLittleMoreThanTheBareStub(t *testing.T) {
 	}
 }
 
+// health are two clients of two endpoints, with the health logic and without, each with a Get and a Put under a context
+// that can end, as callers' contexts do.
+func health(t testing.TB) map[string][2]func() error {
+	t.Helper()
+	dial := startStaticKV(t)
+	calls := make(map[string][2]func() error)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	for name, disabled := range map[string]bool{"on": false, "off": true} {
+		c := newTestClient(t, Config{
+			Endpoints: []string{"http://a:2379", "http://b:2379"}, DialOptions: []grpc.DialOption{dial}, Logger: zap.NewNop(),
+			Health: HealthConfig{Disabled: disabled},
+		})
+		calls[name] = [2]func() error{
+			func() error { return drop(c.Get(ctx, "key")) },
+			func() error { return drop(c.Put(ctx, "key", "value")) },
+		}
+	}
+	return calls
+}
+
+// What the health logic adds: the metadata by which a leader is required, on both sides, and following the context of a
+// read that may have to be cancelled.
+func TestHealthAllocatesLittle(t *testing.T) {
+	calls := health(t)
+	for i, name := range []string{"Get", "Put"} {
+		on, off := allocations(t, calls["on"][i]), allocations(t, calls["off"][i])
+		t.Logf("%s: %.0f allocations, without the health logic %.0f", name, on, off)
+		if on > off+6 {
+			t.Errorf("%s: %.0f allocations, without the health logic %.0f: more than 6 above it", name, on, off)
+		}
+	}
+}
+
+func BenchmarkHealth(b *testing.B) {
+	calls := health(b)
+	for i, name := range []string{"Get", "Put"} {
+		for _, state := range []string{"on", "off"} {
+			b.Run(name+"/"+state, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := calls[state][i](); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkUnary(b *testing.B) {
 	for name, calls := range contenders(b) {
 		for i, kind := range []string{"client", "stub"} {

@@ -140,7 +140,7 @@ func (kv *kv) nativeStream(ctx context.Context, op Op, send func(*pb.RangeRespon
 		first, err = stream.Recv()
 		return err
 	}
-	err := kv.client.retryStream(ctx, pb.KV_RangeStream_FullMethodName, open)
+	err := kv.client.retryStream(ctx, pb.KV_RangeStream_FullMethodName, !op.serializable, open)
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF // there is always a chunk, the last one
 	}

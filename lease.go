@@ -290,7 +290,7 @@ func (l *lessor) KeepAliveOnce(ctx context.Context, id LeaseID) (*LeaseKeepAlive
 		return err
 	}
 	// A renewal may be repeated as a read may: it does no harm to have made it twice.
-	if err := l.client.retryStream(ctx, pb.Lease_LeaseKeepAlive_FullMethodName, renewOnce); err != nil {
+	if err := l.client.retryStream(ctx, pb.Lease_LeaseKeepAlive_FullMethodName, true, renewOnce); err != nil {
 		return nil, ContextError(ctx, err)
 	}
 	if resp.TTL <= 0 {

@@ -45,10 +45,24 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 		opts ...grpc.CallOption,
 	) error {
+		if balance.IsProbe(ctx) {
+			return invoke(ctx, method, req, reply, conn, opts...)
+		}
 		c.budget.Deposit()
-		call := balance.NewCall(c.withMetadata(ctx), c.metadata)
+		needsLeader := retry.NeedsLeader(method, req)
+		call := c.newCall(ctx, set, needsLeader)
+		a := attempt{method: method, req: req, reply: reply, conn: conn, invoke: invoke, opts: opts}
+		hedged := c.hedges != nil && set.Several() && retry.Hedgeable(method, req)
+		if hedged {
+			c.hedges.budget.Deposit()
+		}
+		if needsLeader && set.InDoubt() && retry.KindOf(method, req) != retry.Read {
+			if err := set.AwaitProof(ctx); err != nil {
+				return status.FromContextError(err).Err()
+			}
+		}
 		token := c.currentToken()
-		err := invoke(call, method, req, reply, conn, opts...)
+		err := c.attempt(set, call, hedged, a)
 		if err == nil {
 			return nil
 		}
@@ -59,7 +73,7 @@ func (c *Client) unaryInterceptor(set *balance.Set) grpc.UnaryClientInterceptor 
 			}
 			call.Reset()
 			r.token = c.currentToken()
-			if err = invoke(call, method, req, reply, conn, opts...); err == nil {
+			if err = c.attempt(set, call, hedged, a); err == nil {
 				return nil
 			}
 		}
@@ -77,14 +91,59 @@ func (c *Client) kindOf(set *balance.Set, method string, req any) retry.Kind {
 
 const maintenancePrefix = "/etcdserverpb.Maintenance/"
 
+// proveLeader returns nil when a linearizable read has been answered, which takes a leader; so does a refusal by
+// authentication, which comes after that (server: Range).
+func (c *Client) proveLeader(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	_, err := pb.NewKVClient(c.conn).Range(ctx, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
+	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
+		return nil
+	}
+	return err
+}
+
+// proofTimeout bounds a try at proving that there is a leader.
+const proofTimeout = 5 * time.Second
+
+func (c *Client) attempt(set *balance.Set, call *balance.Call, hedged bool, a attempt) error {
+	if hedged {
+		return c.hedges.hedge(set, call, a)
+	}
+	return a.make(call, a.reply)
+}
+
+// newCall returns the call of a caller's context, with the metadata of every call. One that needs a leader says so to
+// the member, which then refuses it where it has none instead of letting it hang.
+func (c *Client) newCall(ctx context.Context, set *balance.Set, needsLeader bool) *balance.Call {
+	ask := needsLeader && set.Watched() && set.Several() // a lone member is waited for where it is
+	base := c.metadata
+	if ask {
+		base = c.leaderMetadata
+	}
+	call := balance.NewCall(c.withMetadata(ctx, ask), base)
+	if !needsLeader && !asksForLeader(ctx) {
+		call.Serializable()
+	}
+	return call
+}
+
+// asksForLeader reports whether a caller has used WithRequireLeader.
+func asksForLeader(ctx context.Context) bool {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	values := md.Get(rpctypes.MetadataRequireLeaderKey)
+	return len(values) > 0 && values[0] == rpctypes.MetadataHasLeader
+}
+
 // retryStream makes the attempts of a stream call that may be repeated as a read may, until it has its first answer: an
 // attempt opens the stream under the context it is given and returns the error it met up to there. A nil client, whose
 // stub is not on a connection of its own, makes one attempt.
-func (c *Client) retryStream(ctx context.Context, method string, attempt func(context.Context) error) error {
+func (c *Client) retryStream(ctx context.Context, method string, needsLeader bool, attempt func(context.Context) error,
+) error {
 	if c == nil {
 		return attempt(ctx)
 	}
-	call := balance.NewCall(c.withMetadata(ctx), c.metadata)
+	call := c.newCall(ctx, c.endpoints, needsLeader)
 	r := retrier{client: c, set: c.endpoints, call: call, kind: retry.Read, method: method}
 	for {
 		r.token = c.currentToken()
@@ -99,56 +158,18 @@ func (c *Client) retryStream(ctx context.Context, method string, attempt func(co
 	}
 }
 
-// streamInterceptor gives streams the metadata of every call, and leads those of watches and renewals away from
-// endpoints on which the ones before them have ended. It does not retry: what streams belong to knows how to go on.
-func (c *Client) streamInterceptor(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
-	streamer grpc.Streamer, opts ...grpc.CallOption,
-) (grpc.ClientStream, error) {
-	call := balance.CallFrom(ctx)
-	if call == nil {
-		call = balance.NewCall(c.withMetadata(ctx), c.metadata)
-		ctx = call
-	}
-	trail := c.trails[method]
-	if trail == nil {
-		return streamer(ctx, desc, conn, method, opts...)
-	}
-	trail.Lead(call)
-	stream, err := streamer(ctx, desc, conn, method, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return &trailedStream{ClientStream: stream, trail: trail, call: call}, nil
-}
-
-// trailedStream is a stream that tells its trail how it fares.
-type trailedStream struct {
-	grpc.ClientStream
-	trail   *balance.Trail
-	call    *balance.Call
-	working bool // a message was received; RecvMsg's only, which is not called concurrently
-}
-
-func (s *trailedStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	switch {
-	case err != nil:
-		s.trail.Ended(s.call)
-	case !s.working:
-		s.working = true
-		s.trail.Working()
-	}
-	return err
-}
-
-// withMetadata adds the client's metadata to that of a caller who brings some. For the others c.metadata is it.
-func (c *Client) withMetadata(ctx context.Context) context.Context {
+// withMetadata adds the client's metadata to that of a caller who brings some, and asks for a leader unless the caller
+// has said something about that. For callers who bring none the client has contexts of its own.
+func (c *Client) withMetadata(ctx context.Context, ask bool) context.Context {
 	md, ok := metadata.FromOutgoingContext(ctx)
 	if !ok {
 		return ctx
 	}
 	for key, values := range clientMetadata() {
 		md.Set(key, values...)
+	}
+	if ask && len(md.Get(rpctypes.MetadataRequireLeaderKey)) == 0 {
+		md.Set(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 	}
 	return metadata.NewOutgoingContext(ctx, md)
 }
@@ -165,6 +186,8 @@ type retrier struct {
 	attempts         uint      // further ones made so far
 	waits            int       // backoffs so far
 	learners         int       // attempts, the last ones, that learners refused
+	learnersSince    time.Time // the first of these
+	refusals         int       // attempts refused for want of a leader
 	refusedSince     time.Time // when a token was first refused; zero before
 	triedTwice       string    // a fresh token that was refused and tried again
 	anonymous        int       // attempts with a token that were refused for want of a user name
@@ -175,6 +198,7 @@ type retrier struct {
 // next decides about err, with which the last attempt failed, and waits for what the next one needs. It returns nil if
 // there is to be a next one, and else the error of the call.
 func (r *retrier) next(err error) error {
+	err = retry.Canonical(err)
 	ctx := r.call.Context
 	awaitDeadline(ctx, err)
 	action := retry.Decide(r.kind, r.call.Sent(), err)
@@ -190,15 +214,19 @@ func (r *retrier) next(err error) error {
 			again = r.reauthenticate(ctx, err)
 		case retry.Again:
 			again = r.again(ctx, err)
+		case retry.FindLeader:
+			again = r.findLeader(ctx, err)
 		case retry.GiveUp:
 		}
 	}
 	switch {
 	case again:
 		return nil
-	case ctx.Err() != nil && (action == retry.Reconnect || (action != retry.GiveUp && r.kind == retry.Read)):
+	case ctx.Err() != nil && (action == retry.Reconnect || (action != retry.GiveUp && r.kind == retry.Read) ||
+		action == retry.FindLeader && !asksForLeader(ctx)):
 		// It is the context that has put an end to the attempts. A write's refusal is told all the same: it says that
-		// the write was not applied, which a context error does not.
+		// the write was not applied, which a context error does not. But who has not asked for a leader knows nothing
+		// of such a refusal, and has waited for one.
 		return status.FromContextError(ctx.Err()).Err()
 	case r.refusal != nil:
 		return r.refusal
@@ -223,13 +251,13 @@ func awaitDeadline(ctx context.Context, err error) {
 // deadlineSkew is how much earlier than the client's a server's answer that the call's deadline has passed may be.
 const deadlineSkew = 100 * time.Millisecond
 
-// reconnect waits until an endpoint is connected, but no longer than all attempts with their waits would take.
+// reconnect waits until an endpoint is connected, within its patience.
 func (r *retrier) reconnect(ctx context.Context) bool {
 	first := r.unreachableSince.IsZero()
 	if first {
 		r.unreachableSince = time.Now()
 	}
-	patience := time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
+	patience := r.patience()
 	if r.kind == retry.Read && r.set.Reached() {
 		patience *= reachedPatience
 	}
@@ -304,9 +332,10 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 	r.log("attempt failed", err)
 	if !retry.FromLearner(err) {
 		r.learners = 0
-	} else if r.learners++; r.learners > r.set.Size() {
-		return false // only learners can be reached, and they stay so
+	} else if !r.awaitsVoter() {
+		return false
 	}
+	r.set.Refused(r.call, err)
 	untried := r.call.Avoid(r.set.Size())
 	if !untried || !retry.Elsewhere(err) {
 		if r.backOff(ctx) != nil {
@@ -319,6 +348,44 @@ func (r *retrier) again(ctx context.Context, err error) bool {
 		}
 	}
 	return true
+}
+
+// awaitsVoter counts an attempt that a learner refused, and reports whether there is another endpoint to hope for: one
+// that has not been tried, or is being connected to. Learners stay what they are.
+func (r *retrier) awaitsVoter() bool {
+	if r.learners == 0 {
+		r.learnersSince = time.Now()
+	}
+	r.learners++
+	return r.learners <= r.set.Size() || r.set.Connecting() && time.Since(r.learnersSince) < r.patience()
+}
+
+// patience is how long a call waits for an endpoint to be connected: as long as all attempts with their waits would take.
+func (r *retrier) patience() time.Duration {
+	return time.Duration(r.client.maxAttempts()) * r.client.backoff.Base
+}
+
+// findLeader waits until a member is known that has a leader, unless one is already. The members are asked once for all
+// who wait, so further attempts take nothing from the budget. Who has asked for a leader is told at once if there is
+// none.
+func (r *retrier) findLeader(ctx context.Context, err error) bool {
+	if !r.set.Watched() {
+		return r.again(ctx, err)
+	}
+	r.attempts++
+	if r.attempts >= r.client.maxAttempts() {
+		return false
+	}
+	r.log("attempt refused", err)
+	r.set.Refused(r.call, err)
+	if asksForLeader(ctx) && !r.set.HasLeader() {
+		return false
+	}
+	r.call.NeedsLeader() // it may be one of those that need none for all that is known
+	if r.refusals++; r.refusals >= r.set.Size() && r.backOff(ctx) != nil {
+		return false // it has been to each of them, so what is known of them does not help
+	}
+	return r.set.WaitLeader(ctx) == nil
 }
 
 // backOff waits, but not for longer than the connection is open: the next attempt says that it is not.

@@ -43,7 +43,7 @@ func (m *maintenance) SnapshotWithVersion(ctx context.Context) (*SnapshotRespons
 		return err
 	}
 	// Until the first message has come, another member may be asked: what comes is of one database.
-	if err := m.client.retryStream(streamCtx, pb.Maintenance_Snapshot_FullMethodName, open); err != nil {
+	if err := m.client.retryStream(streamCtx, pb.Maintenance_Snapshot_FullMethodName, false, open); err != nil {
 		cancel()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

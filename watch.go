@@ -76,8 +76,9 @@ func (wr *WatchResponse) IsProgressNotify() bool {
 	return len(wr.Events) == 0 && !wr.Canceled && !wr.Created && wr.CompactRevision == 0 && wr.Header.GetRevision() != 0
 }
 
-// WithRequireLeader returns a context in which calls and watches need a leader: a member that has none refuses them at
-// once, and ends watches, with rpctypes.ErrNoLeader, instead of waiting for one.
+// WithRequireLeader returns a context in which calls and watches need a leader: they end with rpctypes.ErrNoLeader as
+// soon as no member that can be reached has one, instead of waiting for it. Members without leader are left for others
+// with and without it.
 func WithRequireLeader(ctx context.Context) context.Context {
 	md, ok := metadata.FromOutgoingContext(ctx)
 	if !ok {

@@ -295,7 +295,7 @@ func TestCloseDuringChanges(t *testing.T) {
 func TestBinaryByPath(t *testing.T) {
 	t.Parallel()
 	mark := filepath.Join(t.TempDir(), "mark")
-	path := writeWrapper(t, "echo started >>"+mark)
+	path := writeWrapper(t, `[ "$1" = --version ] || echo started >>`+mark)
 	c := Run(t, WithBinary(path), WithFlags("--max-txn-ops=1"))
 	ctx := testContext(t)
 	op := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k")}}}

@@ -37,8 +37,16 @@
 // The child process is the running executable itself: importing this package is enough to make it etcd when it is
 // started as a child of a cluster. It becomes one while the package is initialised, so neither TestMain nor main, nor
 // any test, runs in it. Children end when their parent does, even if that crashes, and even the frozen ones; on
-// systems other than Linux, though, those of [WithBinary] live on. [WithBinary] runs another etcd server, from 3.4
-// on.
+// systems other than Linux, though, those of [WithBinary] live on.
+//
+// # Versions
+//
+// [WithBinary] runs another etcd server, from 3.4 on. So does the path of one in the environment variable
+// ETCDTEST_BINARY, for all clusters that do not choose a server themselves: this is how a whole suite of tests runs
+// against another version without a change, provided that it has no use for [WithEmbedConfig]. [Version] tells the tests
+// which one it is. The servers 3.5 and 3.6 are in modules below the package's folder, servers, to be built there:
+//
+//	cd servers/3.5 && GOWORK=off go build -o /tmp/etcd-3.5 .
 //
 // # Links
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -17,6 +18,7 @@ type options struct {
 	members     int
 	children    bool
 	binary      string
+	release     release // of the server
 	proxies     bool
 	peerProxies bool
 	unix        bool
@@ -31,6 +33,7 @@ type options struct {
 	maxTxnOps       uint
 	maxLearners     int
 	snapshotCount   uint64
+	progress        time.Duration
 	heartbeat       time.Duration
 	election        time.Duration
 	fsync           bool
@@ -50,6 +53,8 @@ func WithMembers(n int) Option { return func(o *options) { o.members = n } }
 func WithChildProcesses() Option { return func(o *options) { o.children = true } }
 
 // WithBinary runs each member as a process of the etcd server at path, 3.4 or later. It implies [WithChildProcesses].
+// An option that the server is too old for is an error of [Start]. By default the path is that in the environment
+// variable ETCDTEST_BINARY, and the server compiled in where that is empty.
 func WithBinary(path string) Option {
 	return func(o *options) { o.children, o.binary = true, path }
 }
@@ -64,7 +69,7 @@ func WithProxies() Option { return func(o *options) { o.proxies = true } }
 func WithPeerProxies() Option { return func(o *options) { o.peerProxies = true } }
 
 // WithUnixSockets makes the members serve their clients on unix sockets instead of TCP. They still talk to each other
-// over TCP. An etcd server by path has to be 3.7 or later to advertise them.
+// over TCP. A server has to be 3.7 or later to advertise them.
 func WithUnixSockets() Option { return func(o *options) { o.unix = true } }
 
 // WithIPv6 makes the members listen on [::1] instead of 127.0.0.1.
@@ -96,13 +101,17 @@ func WithMaxRequestBytes(n uint) Option { return func(o *options) { o.maxRequest
 // WithMaxTxnOps limits the number of operations in a transaction. The default is etcd's, 128.
 func WithMaxTxnOps(n uint) Option { return func(o *options) { o.maxTxnOps = n } }
 
-// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1. An etcd server by path has
-// to be 3.6 or later.
+// WithMaxLearners limits the number of learners in the cluster. The default is etcd's, 1. A server has to be 3.6 or
+// later.
 func WithMaxLearners(n int) Option { return func(o *options) { o.maxLearners = n } }
 
 // WithSnapshotCount sets after how many applied entries a member takes a raft snapshot and drops older log entries. A
-// small number makes a member that was away catch up by snapshot. The default is etcd's, 10,000.
+// small number makes a member that was away catch up by snapshot. The default is etcd's, 10,000 (100,000 before 3.6).
 func WithSnapshotCount(n uint64) Option { return func(o *options) { o.snapshotCount = n } }
+
+// WithWatchProgressInterval sets after how long without an event a watch that wants to hear about progress does. The
+// default is etcd's, 10 minutes.
+func WithWatchProgressInterval(d time.Duration) Option { return func(o *options) { o.progress = d } }
 
 // A single member has nobody to be late for.
 const (
@@ -149,8 +158,18 @@ func WithFlags(flags ...string) Option {
 
 func newOptions(opts []Option) (*options, error) {
 	o := &options{members: 1, host: "127.0.0.1"}
+	if path := os.Getenv(binaryEnv); path != "" {
+		WithBinary(path)(o)
+	}
 	for _, opt := range opts {
 		opt(o)
+	}
+	v, err := versionOf(o.binary)
+	if err != nil {
+		return nil, err
+	}
+	if o.release, err = parseRelease(v); err != nil {
+		return nil, err
 	}
 	if o.heartbeat == 0 && o.election == 0 {
 		o.heartbeat, o.election = multiHeartbeat, multiElection
@@ -171,11 +190,15 @@ func (o *options) validate() error {
 			o.heartbeat, o.election))
 	}
 	if o.children && o.tweak != nil {
-		errs = append(errs, errors.New("WithEmbedConfig does not reach child processes; use WithFlags"))
+		errs = append(errs, errors.New("WithEmbedConfig does not reach child processes, as with WithChildProcesses, "+
+			"WithBinary or "+binaryEnv+"; use WithFlags"))
 	}
 	if !o.children && len(o.flags) > 0 {
 		errs = append(errs, errors.New("WithFlags is for child processes; use WithEmbedConfig"))
 	}
+	errs = append(errs,
+		o.release.demand(o.unix, "WithUnixSockets", 3, 7),
+		o.release.demand(o.maxLearners != 0, "WithMaxLearners", 3, 6))
 	if o.unix && o.host != "127.0.0.1" {
 		errs = append(errs, errors.New("WithUnixSockets and WithIPv6 exclude each other"))
 	}

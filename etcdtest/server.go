@@ -77,6 +77,12 @@ func (l *launch) flags() []string {
 	add(l.maxTxnOps != 0, "max-txn-ops", l.maxTxnOps)
 	add(l.maxLearners != 0, "max-learners", l.maxLearners)
 	add(l.snapshotCount != 0, "snapshot-count", l.snapshotCount)
+	progress := "watch-progress-notify-interval"
+	if l.release.before(3, 6) {
+		progress = "experimental-" + progress
+	}
+	add(l.progress != 0, progress, l.progress)
+	add(true, "bcrypt-cost", bcryptCost)
 	if l.cert != nil {
 		add(true, "cert-file", l.cert.CertFile)
 		add(true, "key-file", l.cert.KeyFile)
@@ -86,7 +92,6 @@ func (l *launch) flags() []string {
 		add(true, "trusted-ca-file", l.caFile)
 	}
 	if l.auth != nil {
-		add(true, "bcrypt-cost", bcryptCost)
 		add(true, "auth-token", l.authToken)
 		add(!l.auth.JWT && l.auth.TokenTTL != 0, "auth-token-ttl", int64(l.auth.TokenTTL/time.Second))
 	}
@@ -133,6 +138,10 @@ func (l *launch) config(log *memberLog) (*embed.Config, error) {
 	if l.snapshotCount != 0 {
 		cfg.SnapshotCount = l.snapshotCount
 	}
+	if l.progress != 0 {
+		cfg.WatchProgressNotifyInterval = l.progress
+	}
+	cfg.BcryptCost = bcryptCost
 	if l.cert != nil {
 		cfg.ClientTLSInfo.CertFile = l.cert.CertFile
 		cfg.ClientTLSInfo.KeyFile = l.cert.KeyFile
@@ -142,7 +151,6 @@ func (l *launch) config(log *memberLog) (*embed.Config, error) {
 		cfg.ClientTLSInfo.TrustedCAFile = l.caFile
 	}
 	if l.auth != nil {
-		cfg.BcryptCost = bcryptCost
 		cfg.AuthToken = l.authToken
 		if l.auth.TokenTTL != 0 {
 			cfg.AuthTokenTTL = uint(l.auth.TokenTTL / time.Second)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 func TestNewDoesNotWaitForTheCluster(t *testing.T) {
@@ -357,6 +358,12 @@ func TestRejectOldCluster(t *testing.T) {
 		cfg.RejectOldCluster = true
 		cfg.DialTimeout = testTimeout
 		cli, err := clientv3.New(cfg)
+		if servers.Before(t, "3.6") {
+			if err != clientv3.ErrOldCluster {
+				t.Errorf("%v, want %v", err, clientv3.ErrOldCluster)
+			}
+			return
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -378,6 +385,7 @@ func (s oldServer) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespons
 
 func TestRejectOldClusterFindsOneOldMember(t *testing.T) {
 	e := onOne(t)
+	tooOld := servers.Before(t, "3.6") // the real member
 	for version, want := range map[string]error{
 		"3.5.17":        clientv3.ErrOldCluster,
 		"2.3.8":         clientv3.ErrOldCluster,
@@ -395,6 +403,9 @@ func TestRejectOldClusterFindsOneOldMember(t *testing.T) {
 		cfg.Endpoints = append(cfg.Endpoints, l.Addr().String())
 		cfg.RejectOldCluster = true
 		cfg.DialTimeout = testTimeout
+		if tooOld {
+			want = clientv3.ErrOldCluster
+		}
 		cli, err := clientv3.New(cfg)
 		if err != want {
 			t.Errorf("%s: %v, want %v", version, err, want)

@@ -12,15 +12,14 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
-	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // setup is a cluster that is started when the first test asks for it and shared by all that do, one after the other.
@@ -36,10 +35,6 @@ type setup struct {
 
 // calm makes elections rare on a machine that is busy with other tests.
 var calm = etcdtest.WithTimings(100*time.Millisecond, 2*time.Second)
-
-// cheap makes passwords cost no more than they must: by default each takes etcd some 50 ms, and ten times that with the
-// race detector.
-var cheap = etcdtest.WithEmbedConfig(func(cfg *embed.Config) { cfg.BcryptCost = uint(bcrypt.MinCost) })
 
 // setups are the clusters that tests of the services run on.
 var setups = []*setup{
@@ -57,7 +52,10 @@ var setups = []*setup{
 
 func (s *setup) start(t testing.TB) *etcdtest.Cluster {
 	t.Helper()
-	s.once.Do(func() { s.cluster, s.err = etcdtest.Start(context.Background(), append(s.opts, cheap)...) })
+	if strings.Contains(s.name, "unix") {
+		servers.Need(t, servers.UnixSockets)
+	}
+	s.once.Do(func() { s.cluster, s.err = etcdtest.Start(context.Background(), s.opts...) })
 	if s.err != nil {
 		t.Fatal(s.err)
 	}

@@ -16,6 +16,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/seed-d18e112a/clientv3"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // fill writes n keys below the prefix, with values of the size given.
@@ -229,5 +230,34 @@ func TestGetStreamOverMessageLimit(t *testing.T) {
 	var etcdErr rpctypes.EtcdError
 	if errors.As(err, &etcdErr) {
 		t.Errorf("%v is not etcd's", err)
+	}
+}
+
+// What a server cannot stream comes in pages.
+func TestGetStreamFollowsTheServer(t *testing.T) {
+	e := onOne(t)
+	e.fill(t, 700, 100)
+	count := newAttempts()
+	cfg := e.config(t)
+	count.watch(&cfg)
+	cli := open(t, cfg)
+	const reads = 3
+	for range reads {
+		stream, err := cli.GetStream(e.ctx, e.prefix, clientv3.WithPrefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := clientv3.GetStreamToGetResponse(stream)
+		if err != nil || len(resp.Kvs) != 700 || resp.Count != 700 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+	streams, pages := count.of(pb.KV_RangeStream_FullMethodName), count.of(pb.KV_Range_FullMethodName)
+	if servers.Has(t, servers.RangeStream) {
+		if streams != reads || pages != 0 {
+			t.Errorf("%d streams and %d pages for %d reads", streams, pages, reads)
+		}
+	} else if streams > reads || pages < reads {
+		t.Errorf("%d streams and %d pages for %d reads of a server without streams", streams, pages, reads)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // works checks that a client of the configuration can write and read, and ask the endpoint itself.
@@ -51,26 +52,31 @@ func hostPort(endpoint string) string {
 	return addr
 }
 
+// endpoint is one in some form, and what a client of it has to have.
+type endpoint struct {
+	url string
+	tls *tls.Config
+}
+
+func (e endpoint) test(t *testing.T) {
+	t.Helper()
+	name := e.url
+	if e.tls != nil {
+		name += " with TLS"
+	}
+	t.Run(name, func(t *testing.T) { works(t, clientv3.Config{Endpoints: []string{e.url}, TLS: e.tls}) })
+}
+
 func TestEndpointForms(t *testing.T) {
 	plain := setups[0].start(t)
 	secured := setups[2].start(t)
-	socket := setups[4].start(t)
 	ipv6 := etcdtest.Run(t, etcdtest.WithIPv6())
-	unixTLS := etcdtest.Run(t, etcdtest.WithUnixSockets(), etcdtest.WithServerCert(etcdtest.CertSpec{
-		Hosts: []string{"localhost", "m0.sock"}, // a socket is verified by the name of its file
-	}))
 
 	addr := hostPort(plain.Endpoints()[0])
 	port := addr[strings.LastIndexByte(addr, ':'):]
 	tlsAddr := hostPort(secured.Endpoints()[0])
 	tlsPort := tlsAddr[strings.LastIndexByte(tlsAddr, ':'):]
-	path := hostPort(socket.Endpoints()[0])
-	tlsPath := hostPort(unixTLS.Endpoints()[0])
-	t.Chdir(filepath.Dir(path))
-	for _, tt := range []struct {
-		endpoint string
-		tls      *tls.Config
-	}{
+	for _, ep := range []endpoint{
 		{addr, nil},
 		{"localhost" + port, nil},
 		{port, nil},
@@ -84,42 +90,52 @@ func TestEndpointForms(t *testing.T) {
 		{"https://" + tlsAddr, secured.ClientTLS()},
 		{"https://localhost" + tlsPort, secured.ClientTLS()},
 		{"https://" + tlsAddr, &tls.Config{InsecureSkipVerify: true}}, //nolint:gosec // what is tested
-		{"unix://" + path, nil},
-		{"unix:" + path, nil},
-		{"unix:" + filepath.Base(path), nil},
-		{"unix:./" + filepath.Base(path), nil},
-		{"unix://" + filepath.Base(path), nil},
-		{"unixs://" + tlsPath, unixTLS.ClientTLS()},
-		{"unixs:" + tlsPath, unixTLS.ClientTLS()},
-		{"unix://" + tlsPath, unixTLS.ClientTLS()},
 		{hostPort(ipv6.Endpoints()[0]), nil},
 		{ipv6.Endpoints()[0], nil},
 	} {
-		name := tt.endpoint
-		if tt.tls != nil {
-			name += " with TLS"
-		}
-		t.Run(name, func(t *testing.T) {
-			works(t, clientv3.Config{Endpoints: []string{tt.endpoint}, TLS: tt.tls})
-		})
+		ep.test(t)
 	}
 	if !strings.HasPrefix(hostPort(ipv6.Endpoints()[0]), "[::1]:") {
 		t.Errorf("%s is not an IPv6 endpoint", ipv6.Endpoints()[0])
 	}
 }
 
+func TestUnixEndpointForms(t *testing.T) {
+	servers.Need(t, servers.UnixSockets)
+	plain := setups[4].start(t)
+	secured := etcdtest.Run(t, etcdtest.WithUnixSockets(), etcdtest.WithServerCert(etcdtest.CertSpec{
+		Hosts: []string{"localhost", "m0.sock"}, // a socket is verified by the name of its file
+	}))
+	path, tlsPath := hostPort(plain.Endpoints()[0]), hostPort(secured.Endpoints()[0])
+	t.Chdir(filepath.Dir(path))
+	for _, ep := range []endpoint{
+		{"unix://" + path, nil},
+		{"unix:" + path, nil},
+		{"unix:" + filepath.Base(path), nil},
+		{"unix:./" + filepath.Base(path), nil},
+		{"unix://" + filepath.Base(path), nil},
+		{"unixs://" + tlsPath, secured.ClientTLS()},
+		{"unixs:" + tlsPath, secured.ClientTLS()},
+		{"unix://" + tlsPath, secured.ClientTLS()},
+	} {
+		ep.test(t)
+	}
+}
+
 // Endpoints of both kinds stand in one list.
 func TestMixedEndpoints(t *testing.T) {
 	secured := setups[2].start(t)
-	plain, socket := setups[0].start(t), setups[4].start(t)
-	for name, endpoints := range map[string][]string{
-		"dead TLS first":   {"https://127.0.0.1:1", plain.Endpoints()[0]},
-		"dead plain first": {nowhere, secured.Endpoints()[0]},
-		"dead socket":      {"unix:///no/such/socket", plain.Endpoints()[0], "unixs:///none"},
-		"socket":           {nowhere, socket.Endpoints()[0]},
+	plain := setups[0].start(t)
+	for name, endpoints := range map[string]func(*testing.T) []string{
+		"dead TLS first":   func(*testing.T) []string { return []string{"https://127.0.0.1:1", plain.Endpoints()[0]} },
+		"dead plain first": func(*testing.T) []string { return []string{nowhere, secured.Endpoints()[0]} },
+		"dead socket": func(*testing.T) []string {
+			return []string{"unix:///no/such/socket", plain.Endpoints()[0], "unixs:///none"}
+		},
+		"socket": func(t *testing.T) []string { return []string{nowhere, setups[4].start(t).Endpoints()[0]} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := clientv3.Config{Endpoints: endpoints}
+			cfg := clientv3.Config{Endpoints: endpoints(t)}
 			if name == "dead plain first" {
 				cfg.TLS = secured.ClientTLS()
 			}

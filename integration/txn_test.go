@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/seed-d18e112a/clientv3"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 func TestTxnComparisons(t *testing.T) {
@@ -190,8 +191,6 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 			ops  []clientv3.Op
 			want error
 		}{
-			{"future revision", []clientv3.Op{clientv3.OpPut(a, "v"), clientv3.OpGet(b, clientv3.WithRev(1<<40))},
-				rpctypes.ErrFutureRev},
 			{"unknown lease", []clientv3.Op{clientv3.OpPut(a, "v"), clientv3.OpPut(b, "v", clientv3.WithLease(12345))},
 				rpctypes.ErrLeaseNotFound},
 			{"written twice", []clientv3.Op{clientv3.OpPut(a, "v"), clientv3.OpPut(a, "w")}, rpctypes.ErrDuplicateKey},
@@ -206,6 +205,21 @@ func TestTxnIsAllOrNothing(t *testing.T) {
 			}
 		}
 		if got := e.get(t, e.prefix, clientv3.WithPrefix()); len(got.Kvs) != 0 {
+			t.Errorf("written all the same: %v", got.Kvs)
+		}
+	})
+}
+
+func TestTxnWithReadOfNoRevision(t *testing.T) {
+	servers.Need(t, servers.FailedTxnChangesNothing) // and the members would differ for all tests that follow
+	onEach(t, func(t *testing.T, e *env) {
+		a, b := e.prefix+"a", e.prefix+"b"
+		_, err := e.Txn(e.ctx).Then(clientv3.OpPut(a, "v"), clientv3.OpGet(b, clientv3.WithRev(1<<40))).Commit()
+		if err != rpctypes.ErrFutureRev || clientv3.MayHaveApplied(err) {
+			t.Errorf("%v, want %v, which says that nothing was applied", err, rpctypes.ErrFutureRev)
+		}
+		e.catchUp(t)
+		if got := e.get(t, a, clientv3.WithSerializable()); len(got.Kvs) != 0 {
 			t.Errorf("written all the same: %v", got.Kvs)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 	"github.com/seed-d18e112a/clientv3/internal/watchstream/watchcheck"
 )
 
@@ -170,6 +171,13 @@ func (f *faultRun) record(ctx context.Context, random *rand.Rand) {
 		select {
 		case <-compactions.C:
 			rev := f.recorded.Load() - random.Int64N(200)
+			if !servers.Has(f.t, servers.CompactionKeepsDeletion) {
+				put, err := f.writer.Put(ctx, faultKey(0), "no deletion")
+				if err != nil || f.recordTo(ctx, put.Header.Revision) != nil {
+					continue
+				}
+				rev = put.Header.Revision
+			}
 			if rev <= f.compacted.Load() {
 				continue
 			}

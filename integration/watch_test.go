@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/servers"
 )
 
 // nextResponse returns the next response of a watch, or fails the test.
@@ -139,11 +139,27 @@ func TestWatchTransactionIsOneResponse(t *testing.T) {
 	}
 }
 
+func TestWatchFromDeletionAtCompactedRevision(t *testing.T) {
+	servers.Need(t, servers.CompactionKeepsDeletion)
+	e := onOne(t)
+	e.put(t, e.prefix, "v")
+	deleted, err := e.Delete(e.ctx, e.prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev := deleted.Header.Revision
+	if _, err := e.Compact(e.ctx, rev, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	resp := nextResponse(t, e.ctx, e.Watch(e.ctx, e.prefix, clientv3.WithRev(rev)))
+	if len(resp.Events) != 1 || resp.Events[0].Type != clientv3.EventTypeDelete || resp.Events[0].Kv.ModRevision != rev {
+		t.Errorf("events %v, want the deletion at %d", resp.Events, rev)
+	}
+}
+
 func TestWatchProgress(t *testing.T) {
 	t.Parallel()
-	cluster := etcdtest.Run(t, etcdtest.WithEmbedConfig(func(cfg *embed.Config) {
-		cfg.WatchProgressNotifyInterval = 100 * time.Millisecond
-	}))
+	cluster := etcdtest.Run(t, etcdtest.WithWatchProgressInterval(100*time.Millisecond))
 	cli, ctx := newClient(t, cluster), testContext(t)
 	notified := cli.Watch(ctx, "quiet", clientv3.WithProgressNotify())
 	put, err := cli.Put(ctx, "other", "v")

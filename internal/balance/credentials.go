@@ -42,12 +42,17 @@ func (c *Credentials) of(e *Endpoint) credentials.TransportCredentials {
 	}
 }
 
-// ClientHandshake finds the endpoint in the address's attributes, which gRPC puts into the handshake's context.
+// ClientHandshake finds the endpoint in the address's attributes, which gRPC puts into the handshake's context. It is the
+// place where connections can be got hold of whatever dialer makes them: gRPC itself lets calls run on that are under
+// way on a connection it is told to close.
 func (c *Credentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn,
 ) (net.Conn, credentials.AuthInfo, error) {
 	creds := c.unsettled
 	if e, ok := credentials.ClientHandshakeInfoFromContext(ctx).Attributes.Value(endpointKey{}).(*Endpoint); ok {
 		creds = c.of(e)
+		cuttable := &link{Conn: conn}
+		e.lines.connected(cuttable)
+		conn = cuttable
 	}
 	if name := creds.Info().ServerName; name != "" { //nolint:staticcheck // deprecated for setting, not for asking
 		// gRPC's TLS credentials verify the endpoint's name whatever their configuration names.

@@ -15,7 +15,7 @@ func endpointsWithLoad(loads ...int64) []*Endpoint {
 	endpoints := make([]*Endpoint, len(loads))
 	for i, load := range loads {
 		endpoints[i] = newEndpoint(endpoint.Endpoint{Raw: string(rune('a' + i))})
-		endpoints[i].inFlight.Store(load)
+		endpoints[i].traffic.word.Store(uint64(load))
 	}
 	return endpoints
 }
@@ -24,7 +24,7 @@ func endpointsWithLoad(loads ...int64) []*Endpoint {
 func choices(p *picker, n int, avoid ...*Endpoint) map[*Endpoint]int {
 	counts := make(map[*Endpoint]int)
 	for range n {
-		counts[p.choose(avoid)]++
+		counts[p.choose(&Call{avoid: avoid})]++
 	}
 	return counts
 }
@@ -92,12 +92,12 @@ func TestPickCountsCallsInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := e[0].inFlight.Load(); got != 2 {
+	if got, _ := e[0].traffic.load(); got != 2 {
 		t.Errorf("%d in flight after two picks", got)
 	}
 	result.Done(balancer.DoneInfo{BytesSent: true})
 	plain.Done(balancer.DoneInfo{})
-	if got := e[0].inFlight.Load(); got != 0 {
+	if got, _ := e[0].traffic.load(); got != 0 {
 		t.Errorf("%d in flight after both are done", got)
 	}
 }
@@ -140,7 +140,7 @@ func TestCallAvoidsWhereItHasBeen(t *testing.T) {
 		t.Error("a call that was nowhere has something left to try")
 	}
 	for i, wantLeft := range []bool{true, true, false} {
-		call.endpoint = e[i]
+		call.endpoint.Store(e[i])
 		if left := call.Avoid(3); left != wantLeft {
 			t.Errorf("after endpoint %d: something left %t, want %t", i, left, wantLeft)
 		}
@@ -149,12 +149,12 @@ func TestCallAvoidsWhereItHasBeen(t *testing.T) {
 	if !slices.Equal(call.avoid, e[2:]) {
 		t.Errorf("avoids %v, want the last one", call.avoid)
 	}
-	call.endpoint = e[2]
+	call.endpoint.Store(e[2])
 	if call.Avoid(3) || len(call.avoid) != 1 {
 		t.Errorf("the same endpoint twice, for want of another: avoids %v", call.avoid)
 	}
 	alone := NewCall(t.Context(), nil)
-	alone.endpoint = e[0]
+	alone.endpoint.Store(e[0])
 	if alone.Avoid(1) {
 		t.Error("with one endpoint there is another one to try")
 	}
@@ -165,7 +165,7 @@ func TestCallNamesItsEndpoint(t *testing.T) {
 	if got := call.String(); got != "" {
 		t.Errorf("before a pick: %q", got)
 	}
-	call.endpoint = newEndpoint(endpoint.Endpoint{Raw: "http://member:2379"})
+	call.endpoint.Store(newEndpoint(endpoint.Endpoint{Raw: "http://member:2379"}))
 	if got := call.String(); got != "http://member:2379" {
 		t.Errorf("after a pick: %q", got)
 	}
@@ -200,7 +200,7 @@ func TestTrailLeadsAwayFromWhereStreamsEnded(t *testing.T) {
 	e := endpointsWithLoad(0, 0, 0)
 	ended := func(trail *Trail, e *Endpoint) {
 		call := NewCall(t.Context(), nil)
-		call.endpoint = e
+		call.endpoint.Store(e)
 		trail.Ended(call)
 	}
 	avoided := func(trail *Trail) []*Endpoint {
@@ -233,11 +233,11 @@ func TestTrailDoesNotShareItsListWithCalls(t *testing.T) {
 	e := endpointsWithLoad(0, 0)
 	var trail Trail
 	first := NewCall(t.Context(), nil)
-	first.endpoint = e[0]
+	first.endpoint.Store(e[0])
 	trail.Ended(first)
 	trail.Lead(first)
 	trail.Working()
-	first.endpoint = e[1]
+	first.endpoint.Store(e[1])
 	trail.Ended(first)
 	if !slices.Equal(first.avoid, e[:1]) {
 		t.Errorf("the call's list has changed to %v", first.avoid)

@@ -44,13 +44,18 @@ func (p *policy) UpdateClientConnState(ccs balancer.ClientConnState) error {
 			p.connect(e, addr)
 		}
 	}
+	var removed []*Endpoint
 	for e, sub := range p.subs {
 		if !wanted[e] {
 			delete(p.subs, e)
 			sub.Shutdown()
+			removed = append(removed, e)
 		}
 	}
 	p.publish()
+	for _, e := range removed {
+		e.lines.remove() // after publish, so that the streams find the new picker
+	}
 	return nil
 }
 
@@ -104,7 +109,7 @@ func (p *policy) publish() {
 	switch {
 	case len(ready) > 0:
 		state.ConnectivityState = connectivity.Ready
-		state.Picker = &picker{ready: ready}
+		state.Picker = &picker{ready: ready, monitor: p.set.monitor}
 	case allFailed:
 		state.ConnectivityState = connectivity.TransientFailure
 		state.Picker = failingPicker{p.set}

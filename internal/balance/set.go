@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,36 +22,6 @@ import (
 // scheme is the resolver scheme of a Set's target. It is the one etcd clients have always shown in their targets.
 const scheme = "etcd-endpoints"
 
-// Endpoint is the record of one endpoint. The exported methods are safe for concurrent use.
-type Endpoint struct {
-	target endpoint.Endpoint
-
-	sub      balancer.SubConn        // set by the policy before the endpoint is first picked
-	done     func(balancer.DoneInfo) // for picks outside a Call; made once, so that a pick allocates nothing
-	inFlight atomic.Int64            // calls and streams
-
-	// Guarded by the Set's mu.
-	state connectivity.State
-	err   error // why the last connection attempt failed; nil once connected
-}
-
-func newEndpoint(target endpoint.Endpoint) *Endpoint {
-	e := &Endpoint{target: target, state: connectivity.Idle}
-	e.done = func(balancer.DoneInfo) { e.inFlight.Add(-1) }
-	return e
-}
-
-// String returns the endpoint as it was given to the client.
-func (e *Endpoint) String() string { return e.target.Raw }
-
-// Status is what a Set knows of an endpoint at one moment.
-type Status struct {
-	Endpoint string             // as given to the client
-	State    connectivity.State // of its connection; TransientFailure lasts until the next success
-	Err      error              // why the last connection attempt failed, or nil
-	InFlight int64              // calls and streams under way
-}
-
 // Set is the endpoints of one grpc.ClientConn: make one with NewSet, dial with Target and DialOptions, replace the
 // endpoints with Update. All methods are safe for concurrent use. A Set needs no closing.
 type Set struct {
@@ -60,7 +31,16 @@ type Set struct {
 	ready     chan struct{}       // closed while at least one endpoint is connected
 	closed    chan struct{}       // closed with the connection
 	connected bool
-	reached   bool // an endpoint has been connected at some time
+	reached   bool          // an endpoint has been connected at some time
+	led       chan struct{} // closed when an endpoint has a leader again; nil while nobody waits
+	awaiting  int           // how many wait
+	changes   []Change      // not told yet
+	telling   bool          // somebody is telling changes
+
+	proof    proof
+	several  atomic.Bool  // there is more than one endpoint; written under mu
+	monitor  *monitor     // nil without Watch
+	onChange func(Change) // nil: nobody wants to know
 }
 
 // NewSet returns a set of the given endpoints.
@@ -70,8 +50,8 @@ func NewSet(targets []endpoint.Endpoint) *Set {
 	return s
 }
 
-// Update replaces the endpoints. Those that stay keep their connection and record; calls under way on the others run
-// to their end.
+// Update replaces the endpoints. Those that stay keep their connection and record. On the others calls under way run to
+// their end, and long-lived streams are ended so that they move.
 func (s *Set) Update(targets []endpoint.Endpoint) {
 	s.mu.Lock()
 	s.replace(targets)
@@ -101,6 +81,14 @@ func (s *Set) replace(targets []endpoint.Endpoint) {
 		}
 		s.endpoints = append(s.endpoints, e)
 	}
+	for target, e := range known {
+		if !listed[target] && e.watch.probe != nil {
+			e.watch.probe.cancel() // nobody waits for its answer any more
+			e.watch.probe = nil
+		}
+	}
+	s.several.Store(len(s.endpoints) > 1)
+	s.tellLed()
 }
 
 // Statuses returns what is known of each endpoint, in the order given to the client.
@@ -109,7 +97,7 @@ func (s *Set) Statuses() []Status {
 	defer s.mu.Unlock()
 	statuses := make([]Status, len(s.endpoints))
 	for i, e := range s.endpoints {
-		statuses[i] = Status{Endpoint: e.target.Raw, State: e.state, Err: e.err, InFlight: e.inFlight.Load()}
+		statuses[i] = e.status()
 	}
 	return statuses
 }
@@ -119,6 +107,21 @@ func (s *Set) Size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.endpoints)
+}
+
+// Several reports whether there are endpoints to choose from.
+func (s *Set) Several() bool { return s.several.Load() }
+
+// Watched reports whether the set looks after the health of its endpoints.
+func (s *Set) Watched() bool { return s.monitor != nil }
+
+// Connecting reports whether an endpoint is being connected to that has not failed lately.
+func (s *Set) Connecting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool {
+		return e.state == connectivity.Idle || e.state == connectivity.Connecting
+	})
 }
 
 // Reached reports whether an endpoint has ever been connected.
@@ -170,19 +173,47 @@ func (s *Set) Closed() bool {
 // must not make callers wait for an endpoint that is known to be down.
 func (s *Set) setState(e *Endpoint, state balancer.SubConnState) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.report()
+	if e.state == connectivity.Ready && state.ConnectivityState != connectivity.Ready {
+		s.doubtLeader()
+	}
+	reason := ""
 	switch state.ConnectivityState {
 	case connectivity.Ready:
 		e.state, e.err = connectivity.Ready, nil
+		reason = "connected"
 	case connectivity.TransientFailure:
 		e.state, e.err = connectivity.TransientFailure, state.ConnectionError
+		reason = fmt.Sprint(state.ConnectionError)
 	case connectivity.Idle, connectivity.Connecting:
 		if e.state != connectivity.TransientFailure {
 			e.state = state.ConnectivityState
 		}
+		reason = "connection lost"
 	case connectivity.Shutdown:
 		e.state = connectivity.Shutdown
 	}
+	s.renew(e)
+	s.assess(e, reason)
+	s.reviewProof()
+}
+
+// renew begins anew with an endpoint whose connection has changed: what was asked on the last one is not answered any
+// more. One that was dropped for its silence has to answer first. The caller holds mu.
+func (s *Set) renew(e *Endpoint) {
+	w := &e.watch
+	if w.probe != nil {
+		w.probe.cancel()
+		w.probe = nil
+	}
+	w.suspected, w.quiet = false, 0
+	w.refusal = ""
+	e.setStanding(refusing, false)
+	e.setStanding(demoted, w.unproven)
+	if e.state == connectivity.Ready && w.unproven {
+		s.monitor.wake() // it will ask
+	}
+	s.tellLed()
 }
 
 // setConnected opens or shuts the gate that WaitReady waits at.
@@ -296,4 +327,5 @@ func (b *resolverBuilder) Close() {
 	s.conn = nil
 	s.mu.Unlock()
 	close(s.closed)
+	s.monitor.close()
 }

@@ -43,6 +43,7 @@ type fixture struct {
 	network *scripted.Network
 	conn    *grpc.ClientConn
 	servers map[string]*scripted.Server
+	health  HealthConfig // zero: the set does not look after it
 }
 
 // newFixture connects to a set of the endpoints, on which servers run at the addresses.
@@ -69,6 +70,9 @@ func (f *fixture) dial(secure credentials.TransportCredentials, configured bool)
 	conn, err := grpc.NewClient(f.Target(), opts...)
 	if err != nil {
 		f.t.Fatal(err)
+	}
+	if f.health.Interval > 0 {
+		f.Watch(conn, f.health)
 	}
 	conn.Connect()
 	f.conn = conn
@@ -267,7 +271,7 @@ func TestUpdateOutlivesTheConnection(t *testing.T) {
 func TestCallsWaitWhileAnEndpointMayStillAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, []string{"a:1", "dead:1"}, "a:1")
-		synctest.Wait() // a connection cut in its handshake has failed, one cut later is only lost
+		synctest.Wait()
 		// The dead one refuses at once; the other has accepted the connection and not said anything yet.
 		f.servers["a:1"].SetMode(scripted.Hanging)
 		f.servers["a:1"].Cut()

@@ -24,8 +24,8 @@ func (t *Trail) Lead(call *Call) {
 func (t *Trail) Ended(call *Call) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if call.endpoint != nil && !slices.Contains(t.ended, call.endpoint) {
-		t.ended = append(t.ended, call.endpoint)
+	if e := call.endpoint.Load(); e != nil && !slices.Contains(t.ended, e) {
+		t.ended = append(t.ended, e)
 	}
 }
 

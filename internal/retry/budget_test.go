@@ -109,3 +109,28 @@ func TestBudgetIsNotOverdrawnByManyCallers(t *testing.T) {
 		t.Errorf("%d retries, want at most %d", total, limit)
 	}
 }
+
+func TestHedgeBudgetEarnsATwentiethOfReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewHedgeBudget()
+		if got := withdrawAll(b); got != 25 {
+			t.Errorf("%d hedges to begin with, want 25", got)
+		}
+		time.Sleep(time.Hour)
+		if got := withdrawAll(b); got != 0 {
+			t.Errorf("%d hedges come of nothing", got)
+		}
+		for range 100 {
+			b.Deposit()
+		}
+		if got := withdrawAll(b); got != 5 {
+			t.Errorf("%d hedges of 100 reads, want 5", got)
+		}
+		for range 100_000 {
+			b.Deposit()
+		}
+		if got := withdrawAll(b); got != 200 {
+			t.Errorf("%d hedges are held, want 200", got)
+		}
+	})
+}

@@ -23,6 +23,8 @@ const (
 	Reconnect
 	// Reauthenticate makes another attempt with a fresh token.
 	Reauthenticate
+	// FindLeader makes another attempt at a member that has a leader.
+	FindLeader
 )
 
 // proposalDropped is raft's refusal to take a proposal (raft.ErrProposalDropped), which the server passes on as it is.
@@ -57,7 +59,7 @@ func Decide(kind Kind, sent bool, err error) Action {
 		if kind == ForwardedWrite {
 			return GiveUp
 		}
-		return Again
+		return FindLeader
 	case proposalDropped:
 		// This member's raft has not taken the entry. A leader that drops a forwarded entry says nothing at all.
 		return Again

@@ -23,7 +23,7 @@ var safe = map[error]Action{
 	rpctypes.ErrGRPCUserEmpty:              Reauthenticate,
 	rpctypes.ErrGRPCRequestTooManyRequests: Again,
 	rpctypes.ErrGRPCNotSupportedForLearner: Again,
-	rpctypes.ErrGRPCNoLeader:               Again,
+	rpctypes.ErrGRPCNoLeader:               FindLeader,
 }
 
 func TestDecideAboutEveryErrorOfEtcd(t *testing.T) {

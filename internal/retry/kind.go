@@ -1,6 +1,8 @@
 package retry
 
 import (
+	"strings"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -70,4 +72,44 @@ func readOnly(ops []*pb.RequestOp) bool {
 		}
 	}
 	return true
+}
+
+// NeedsLeader reports whether a unary call, by its full gRPC method name and request, waits at a member without leader
+// until there is one: everything that goes through raft or reads linearizably. Changes of the cluster itself are left
+// out; servers refuse them with errors of their own while there is no quorum.
+func NeedsLeader(method string, req any) bool {
+	switch r := req.(type) {
+	case *pb.RangeRequest:
+		return !r.Serializable
+	case *pb.TxnRequest:
+		return !serializable(r.Success) || !serializable(r.Failure)
+	case *pb.PutRequest, *pb.DeleteRangeRequest, *pb.CompactionRequest,
+		*pb.LeaseGrantRequest, *pb.LeaseRevokeRequest, *pb.LeaseTimeToLiveRequest:
+		return true
+	}
+	return strings.HasPrefix(method, "/etcdserverpb.Auth/")
+}
+
+// serializable reports whether operations of a transaction are serializable reads only: a member serves such a
+// transaction alone (server: isTxnSerializable).
+func serializable(ops []*pb.RequestOp) bool {
+	for _, op := range ops {
+		r, ok := op.GetRequest().(*pb.RequestOp_RequestRange)
+		if !ok || !r.RequestRange.GetSerializable() {
+			return false
+		}
+	}
+	return true
+}
+
+// Hedgeable reports whether a unary call may be made a second time, at another member, while the first one is under way,
+// and whether that is worth it: it changes nothing, costs little, and is waited for.
+func Hedgeable(method string, req any) bool {
+	switch r := req.(type) {
+	case *pb.RangeRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest, *pb.MemberListRequest:
+		return true
+	case *pb.TxnRequest:
+		return KindOf(method, r) == Read
+	}
+	return false
 }

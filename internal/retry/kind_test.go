@@ -123,3 +123,42 @@ func TestKindOfUnknownMethodIsWrite(t *testing.T) {
 		t.Errorf("kind %d, want Write", got)
 	}
 }
+
+func TestNeedsLeader(t *testing.T) {
+	get := func(serializable bool) *pb.RequestOp {
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{
+			RequestRange: &pb.RangeRequest{Key: []byte("k"), Serializable: serializable},
+		}}
+	}
+	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k")}}}
+	for name, tt := range map[string]struct {
+		method string
+		req    any
+		want   bool
+		hedge  bool
+	}{
+		"linearizable range":  {pb.KV_Range_FullMethodName, &pb.RangeRequest{}, true, true},
+		"serializable range":  {pb.KV_Range_FullMethodName, &pb.RangeRequest{Serializable: true}, false, true},
+		"put":                 {pb.KV_Put_FullMethodName, &pb.PutRequest{}, true, false},
+		"delete":              {pb.KV_DeleteRange_FullMethodName, &pb.DeleteRangeRequest{}, true, false},
+		"compact":             {pb.KV_Compact_FullMethodName, &pb.CompactionRequest{}, true, false},
+		"serializable txn":    {pb.KV_Txn_FullMethodName, &pb.TxnRequest{Success: []*pb.RequestOp{get(true)}}, false, true},
+		"linearizable txn":    {pb.KV_Txn_FullMethodName, &pb.TxnRequest{Failure: []*pb.RequestOp{get(true), get(false)}}, true, true},
+		"writing txn":         {pb.KV_Txn_FullMethodName, &pb.TxnRequest{Success: []*pb.RequestOp{get(true), put}}, true, false},
+		"grant":               {pb.Lease_LeaseGrant_FullMethodName, &pb.LeaseGrantRequest{}, true, false},
+		"time to live":        {pb.Lease_LeaseTimeToLive_FullMethodName, &pb.LeaseTimeToLiveRequest{}, true, true},
+		"authenticate":        {pb.Auth_Authenticate_FullMethodName, &pb.AuthenticateRequest{}, true, false},
+		"member list":         {pb.Cluster_MemberList_FullMethodName, &pb.MemberListRequest{}, false, true},
+		"member add":          {pb.Cluster_MemberAdd_FullMethodName, &pb.MemberAddRequest{}, false, false},
+		"status":              {pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, false, false},
+		"defragmentation":     {pb.Maintenance_Defragment_FullMethodName, &pb.DefragmentRequest{}, false, false},
+		"a method of another": {"/some.Service/Method", nil, false, false},
+	} {
+		if got := NeedsLeader(tt.method, tt.req); got != tt.want {
+			t.Errorf("%s: needs a leader %t, want %t", name, got, tt.want)
+		}
+		if got := Hedgeable(tt.method, tt.req); got != tt.hedge {
+			t.Errorf("%s: hedgeable %t, want %t", name, got, tt.hedge)
+		}
+	}
+}

@@ -43,10 +43,11 @@ func (n *Network) Serve(t testing.TB, addr string, opts ...grpc.ServerOption) *S
 
 // DialOption makes a client's connections through the network. Where nobody listens they are refused.
 func (n *Network) DialOption() grpc.DialOption {
-	return grpc.WithContextDialer(n.dial)
+	return grpc.WithContextDialer(n.Dial)
 }
 
-func (n *Network) dial(ctx context.Context, addr string) (net.Conn, error) {
+// Dial connects to the server at addr.
+func (n *Network) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	n.dials[addr]++
 	lis := n.listeners[addr]

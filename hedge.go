@@ -1,0 +1,179 @@
+package clientv3
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed-d18e112a/clientv3/internal/balance"
+	"github.com/seed-d18e112a/clientv3/internal/retry"
+)
+
+// hedger makes the attempts of reads, and makes one a second time, at another endpoint, that has had no answer for
+// longer than reads usually take: the first answer wins, the other attempt is cancelled. So one bad member costs a read
+// the delay and not its deadline.
+//
+// A read that is answered in time pays for a timer that is set and stopped again, and nothing else: what may be needed
+// later is kept ready in a pool.
+type hedger struct {
+	delay  *retry.HedgeDelay
+	budget *retry.Budget
+	races  sync.Pool // of *race that nobody has cancelled
+}
+
+func newHedger(floor time.Duration) *hedger {
+	return &hedger{delay: retry.NewHedgeDelay(floor), budget: retry.NewHedgeBudget()}
+}
+
+// race is an attempt and its hedge. Its timer runs second in a goroutine of its own, which the caller of invoke waits
+// for.
+type race struct {
+	hedger *hedger
+	timer  *time.Timer
+	first  context.Context    // cancelled to end the first attempt
+	cancel context.CancelFunc // ends first
+	ended  chan struct{}      // capacity 1: second has returned
+
+	// The attempt. Not changed while the timer is set.
+	attempt attempt
+	set     *balance.Set
+	call    *balance.Call
+
+	mu         sync.Mutex
+	over       bool               // there is nothing to hedge any more
+	stopSecond context.CancelFunc // nil until the second attempt is made
+	won        bool               // the second attempt has, with reply
+	reply      proto.Message
+}
+
+// attempt is what is passed to a grpc.UnaryInvoker, except for the context.
+type attempt struct {
+	method     string
+	req, reply any
+	conn       *grpc.ClientConn
+	invoke     grpc.UnaryInvoker
+	opts       []grpc.CallOption
+}
+
+func (a *attempt) make(ctx context.Context, reply any) error {
+	return a.invoke(ctx, a.method, a.req, reply, a.conn, a.opts...)
+}
+
+// hedge makes an attempt at a read.
+func (h *hedger) hedge(set *balance.Set, call *balance.Call, a attempt) error {
+	r, _ := h.races.Get().(*race)
+	if r == nil {
+		r = h.newRace()
+	}
+	r.attempt, r.set, r.call = a, set, call
+	call.CancelWith(r.first)
+	ctx := call.Context
+	var unfollow func() bool
+	if ctx.Done() != nil {
+		unfollow = context.AfterFunc(ctx, r.cancel)
+	}
+	delay := h.delay.Get()
+	r.timer.Reset(delay)
+	err := a.make(call, a.reply)
+	err = r.settle(err, delay)
+	followed := unfollow == nil || unfollow()
+	if status.Code(err) == codes.Canceled && ctx.Err() != nil {
+		err = status.FromContextError(ctx.Err()).Err() // the attempt was cancelled by r.cancel, whatever ended ctx
+	}
+	if followed && r.first.Err() == nil {
+		r.attempt, r.set, r.call = attempt{}, nil, nil
+		r.over, r.stopSecond, r.won, r.reply = false, nil, false, nil
+		h.races.Put(r)
+	}
+	return err
+}
+
+func (h *hedger) newRace() *race {
+	r := &race{hedger: h, ended: make(chan struct{}, 1)}
+	r.first, r.cancel = context.WithCancel(context.Background())
+	r.timer = time.AfterFunc(time.Hour, r.second)
+	r.timer.Stop()
+	return r
+}
+
+// settle returns the end of the race, given that of its first attempt.
+func (r *race) settle(err error, delay time.Duration) error {
+	if r.timer.Stop() {
+		if err == nil {
+			r.hedger.delay.Answered()
+		}
+		return err
+	}
+	r.mu.Lock()
+	sent := r.stopSecond != nil
+	if !sent || !r.won && (err == nil || r.call.Answered()) {
+		r.over = true // the server has spoken, or there is nothing else to wait for
+	}
+	if r.over && sent {
+		r.stopSecond()
+	}
+	r.mu.Unlock()
+	<-r.ended // at once if it is over, and else under the caller's context
+	if sent && err == nil {
+		r.hedger.delay.Useless(delay)
+	}
+	if err == nil || !r.won {
+		return err
+	}
+	if reply, ok := r.attempt.reply.(proto.Message); ok {
+		proto.Reset(reply)
+		proto.Merge(reply, r.reply)
+	}
+	return nil
+}
+
+// second makes the attempt a second time, if that can help and the budget allows it.
+func (r *race) second() {
+	defer func() { r.ended <- struct{}{} }()
+	r.set.Doubt(r.call)
+	reply, ok := r.attempt.reply.(proto.Message)
+	if !ok || !r.call.Placed() || !sharable(r.attempt.opts) {
+		return
+	}
+	r.mu.Lock()
+	if r.over || !r.hedger.budget.Withdraw() {
+		r.mu.Unlock()
+		return
+	}
+	ctx, cancel := context.WithCancel(r.call.Context)
+	defer cancel()
+	r.stopSecond = cancel
+	r.mu.Unlock()
+
+	// Not by the reply's own methods: the first answer may be on its way into it.
+	reply, _ = reflect.TypeAssert[proto.Message](reflect.New(reflect.TypeOf(reply).Elem()))
+	call := r.call.Hedge(ctx)
+	err := r.attempt.make(call, reply)
+	if err != nil {
+		r.set.Refused(call, err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.over, r.won, r.reply = true, true, reply
+		r.cancel()
+	}
+}
+
+// sharable reports whether two attempts can be made with the options at the same time: not if they write somewhere.
+func sharable(opts []grpc.CallOption) bool {
+	for _, opt := range opts {
+		switch opt.(type) {
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption:
+			return false
+		}
+	}
+	return true
+}
