@@ -27,12 +27,15 @@ type benchCase struct {
 // topic is a table of the report.
 type topic string
 
-// The report's tables, in order.
+// The report's tables.
 const (
 	topicCalls    topic = "Calls"
 	topicRanges   topic = "Ranges and streams"
 	topicStateful topic = "Watches, leases, locks and clients"
 )
+
+// topics are all, in the report's order.
+var topics = []topic{topicCalls, topicRanges, topicStateful}
 
 // scale is how much there is of everything. It is the same for all contenders.
 type scale struct {

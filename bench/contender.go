@@ -15,9 +15,10 @@ type contender struct {
 
 // Names of contenders.
 const (
-	official = "official"
-	stub     = "gRPC stub"
-	own      = "clientv3"
+	official     = "official"
+	stub         = "gRPC stub"
+	own          = "clientv3"
+	ownCoalesced = "clientv3, coalesced"
 )
 
 // own.go and official.go are the same code with other imports, so that the contenders differ in nothing else.

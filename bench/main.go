@@ -25,6 +25,8 @@ import (
 	"os/signal"
 	"regexp"
 	"time"
+
+	"github.com/seed-d18e112a/clientv3/bench/internal/page"
 )
 
 func main() {
@@ -110,7 +112,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 		}
 		return nil
 	}
-	rep := &report{Machine: thisMachine(), Note: o.note, Rounds: o.rounds, Time: o.time.String(), Scale: o.scale}
+	rep := &report{Machine: page.Machine(), Note: o.note, Rounds: o.rounds, Time: o.time.String(), Scale: o.scale}
 	for i, c := range chosen {
 		fmt.Fprintf(errOut, "%d of %d: %s\n", i+1, len(chosen), c.name)
 		res, err := run(ctx, c, o)
