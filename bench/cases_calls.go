@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -31,20 +32,22 @@ func callCases(s scale) []benchCase {
 	txn := func(ctx context.Context, c client, caller int) error { return c.Txn(ctx, keys[caller], value) }
 
 	var all []benchCase
-	add := func(name string, callers int, call func(ctx context.Context, c client, caller int) error) {
-		all = append(all, onBoth(benchCase{
+	add := func(name string, callers int, call func(ctx context.Context, c client, caller int) error, onEtcd ...string) {
+		added := onBoth(benchCase{
 			name: fmt.Sprintf("%s, %s", name, plural(callers, "caller")), topic: topicCalls, operation: "call",
 			contenders: everyClient, fill: fill,
 			run: func(ctx context.Context, c client, m *meter) error {
 				return m.calls(ctx, callers, func(ctx context.Context, caller int) error { return call(ctx, c, caller) })
 			},
-		})...)
+		})
+		added[1].contenders = slices.Concat(everyClient, onEtcd)
+		all = append(all, added...)
 	}
 	for _, callers := range s.Callers {
-		add("Get", callers, get)
+		add("Get", callers, get, ownCoalesced)
 	}
 	for _, callers := range s.Callers {
-		add("Put", callers, put)
+		add("Put", callers, put, ownCoalesced)
 	}
 	add("Txn of 3 compares and 3 operations", min(64, most), txn)
 	return all

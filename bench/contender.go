@@ -23,13 +23,14 @@ const (
 
 // own.go and official.go are the same code with other imports, so that the contenders differ in nothing else.
 //
-//go:generate sh -c "sed -e s#github.com/seed-d18e112a/clientv3#go.etcd.io/etcd/client/v3# -e s#dialOwn#dialOfficial# -e s#ownClient#officialClient#g -e s#ownRenewals#officialRenewals#g -e s#ownSession#officialSession#g own.go > official.go"
+//go:generate sh -c "sed -e s#github.com/seed-d18e112a/clientv3#go.etcd.io/etcd/client/v3# -e s#newOwn#newOfficial# -e s#ownClient#officialClient#g -e s#ownRenewals#officialRenewals#g -e s#ownSession#officialSession#g own.go > official.go"
 
 // contenders are the clients with their default configuration. The official one is what the others are compared with.
 var contenders = []contender{
-	{official, dialOfficial},
-	{stub, dialStub},
-	{own, dialOwn},
+	{official, func(endpoint string) (client, error) { return newOfficial(endpoint) }},
+	{stub, func(endpoint string) (client, error) { return newStub(endpoint) }},
+	{own, func(endpoint string) (client, error) { return newOwn(endpoint) }},
+	{ownCoalesced, func(endpoint string) (client, error) { return newCoalesced(endpoint) }},
 }
 
 // everyClient are the contenders for calls, realClients those that are more than a stub.

@@ -12,12 +12,9 @@ import (
 
 type officialClient struct{ *clientv3.Client }
 
-func dialOfficial(endpoint string) (client, error) {
+func newOfficial(endpoint string) (officialClient, error) {
 	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
-	if err != nil {
-		return nil, err
-	}
-	return officialClient{cli}, nil
+	return officialClient{cli}, err
 }
 
 func (c officialClient) Get(ctx context.Context, key string) (int, error) {

@@ -12,12 +12,9 @@ import (
 
 type ownClient struct{ *clientv3.Client }
 
-func dialOwn(endpoint string) (client, error) {
+func newOwn(endpoint string) (ownClient, error) {
 	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
-	if err != nil {
-		return nil, err
-	}
-	return ownClient{cli}, nil
+	return ownClient{cli}, err
 }
 
 func (c ownClient) Get(ctx context.Context, key string) (int, error) {

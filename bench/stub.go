@@ -19,7 +19,7 @@ type stubClient struct {
 	watch pb.WatchClient
 }
 
-func dialStub(endpoint string) (client, error) {
+func newStub(endpoint string) (*stubClient, error) {
 	conn, err := grpc.NewClient(strings.TrimPrefix(endpoint, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
