@@ -20,8 +20,8 @@ type benchCase struct {
 	rounds int
 	// fill puts what the case needs into an etcd. Nil if it needs nothing.
 	fill func(ctx context.Context, kv pb.KVClient) error
-	// run makes one measurement. The client is the same in all measurements of a case; those that want a new one dial it.
-	run func(ctx context.Context, c client, m *meter) error
+	// run makes one measurement.
+	run func(ctx context.Context, m *meter) error
 }
 
 // topic is a table of the report.
@@ -54,7 +54,7 @@ var fullScale = scale{
 	Ranges:    []int{100, 10_000, 100_000},
 	Stream:    1 << 30,
 	Idle:      10_000,
-	LeaseTTL:  time.Minute,
+	LeaseTTL:  30 * time.Second,
 	Clients:   1000,
 	EventKeys: 50_000,
 }

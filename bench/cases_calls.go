@@ -36,7 +36,11 @@ func callCases(s scale) []benchCase {
 		added := onBoth(benchCase{
 			name: fmt.Sprintf("%s, %s", name, plural(callers, "caller")), topic: topicCalls, operation: "call",
 			contenders: everyClient, fill: fill,
-			run: func(ctx context.Context, c client, m *meter) error {
+			run: func(ctx context.Context, m *meter) error {
+				c, err := m.client()
+				if err != nil {
+					return err
+				}
 				return m.calls(ctx, callers, func(ctx context.Context, caller int) error { return call(ctx, c, caller) })
 			},
 		})

@@ -19,7 +19,7 @@ func clientCases(s scale) []benchCase {
 		}
 		all = append(all, onBoth(benchCase{
 			name: name, topic: topicStateful, operation: "client", rounds: 3, contenders: everyClient,
-			run: func(ctx context.Context, _ client, m *meter) error { return makeClients(ctx, m, used) },
+			run: func(ctx context.Context, m *meter) error { return makeClients(ctx, m, used) },
 		})...)
 	}
 	return all

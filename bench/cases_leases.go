@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -15,17 +14,18 @@ func leaseCases(s scale) []benchCase {
 	})
 }
 
-// keepLeases keeps leases alive on a new client, and measures what that costs once each has been renewed for the first
-// time, for a third of their TTL, in which either client renews each once.
-func keepLeases(ctx context.Context, _ client, m *meter) error {
+// keepLeases keeps leases alive on a new client, and measures what that costs for a third of their TTL: the time from one
+// renewal of a lease to the next. It begins half of that time after the first renewals, so that the second ones are in the
+// midst of it.
+func keepLeases(ctx context.Context, m *meter) error {
 	dialled, err := m.dial()
 	if err != nil {
 		return err
 	}
 	defer dialled.Close()
-	c, ok := dialled.(statefulClient)
-	if !ok {
-		return errors.New("cannot keep leases alive")
+	c, err := asStateful(dialled)
+	if err != nil {
+		return err
 	}
 	ids := make([]int64, m.scale.Idle)
 	if err := many(len(ids), func(i int) (err error) {
@@ -47,19 +47,26 @@ func keepLeases(ctx context.Context, _ client, m *meter) error {
 		return err
 	}
 	m.held(before, len(leases))
-	window := m.scale.LeaseTTL / 3
+	period := m.scale.LeaseTTL / 3
+	if err := wait(ctx, period/2); err != nil {
+		return err
+	}
 	if err := m.measure(func() (int, error) {
-		select {
-		case <-time.After(window):
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-		return int(float64(len(leases)) * window.Seconds()), nil
+		return int(float64(len(leases)) * period.Seconds()), wait(ctx, period)
 	}); err != nil {
 		return err
 	}
 	delete(m.sample, metricRate) // it is given
 	return checkRenewals(leases)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // checkRenewals returns an error if a lease was lost, or fewer than nine in ten were renewed.

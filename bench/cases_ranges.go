@@ -18,7 +18,7 @@ const (
 // A stream's chunks are about as large as etcd's: near the limit of requests, 1.5 MiB by default.
 const (
 	streamChunk     = 1 << 20
-	streamValueSize = 4 << 10
+	streamValueSize = 1 << 10
 )
 
 // rangeCases are ranges and the stream, one caller each.
@@ -31,7 +31,11 @@ func rangeCases(s scale) []benchCase {
 			fill: func(ctx context.Context, kv pb.KVClient) error {
 				return fillKeys(ctx, kv, numbered(prefix, keys), strings.Repeat("v", valueSize))
 			},
-			run: func(ctx context.Context, c client, m *meter) error {
+			run: func(ctx context.Context, m *meter) error {
+				c, err := m.client()
+				if err != nil {
+					return err
+				}
 				return m.peakHeap(func() error {
 					return m.calls(ctx, 1, func(ctx context.Context, _ int) error {
 						n, err := c.Range(ctx, prefix)
@@ -48,7 +52,11 @@ func rangeCases(s scale) []benchCase {
 		fill: func(ctx context.Context, kv pb.KVClient) error {
 			return fillKeys(ctx, kv, numbered(prefix, s.Stream/streamValueSize), strings.Repeat("v", streamValueSize))
 		},
-		run: func(ctx context.Context, c client, m *meter) error {
+		run: func(ctx context.Context, m *meter) error {
+			c, err := m.client()
+			if err != nil {
+				return err
+			}
 			return m.peakHeap(func() error {
 				return m.measure(func() (int, error) {
 					size, err := c.Stream(ctx, prefix)

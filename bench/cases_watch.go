@@ -31,7 +31,7 @@ func watchCases(s scale) []benchCase {
 		},
 	})
 	for i, perWatch := range []int{math.MaxInt, s.EventKeys} {
-		events[i].run = func(ctx context.Context, c client, m *meter) error { return takeEvents(ctx, c, m, perWatch) }
+		events[i].run = func(ctx context.Context, m *meter) error { return takeEvents(ctx, m, perWatch) }
 	}
 	return append(events,
 		onBoth(benchCase{
@@ -42,7 +42,11 @@ func watchCases(s scale) []benchCase {
 
 // takeEvents takes in events as fast as they come. A watch that has delivered that many is followed by another: on etcd
 // they are history, of which there is so much. On the null server there is no end of them.
-func takeEvents(ctx context.Context, c client, m *meter, perWatch int) error {
+func takeEvents(ctx context.Context, m *meter, perWatch int) error {
+	c, err := m.client()
+	if err != nil {
+		return err
+	}
 	if _, err := c.Get(ctx, "connected"); err != nil {
 		return err
 	}
@@ -78,7 +82,7 @@ func takeEventsUntil(ctx context.Context, c client, end time.Time, most int) (ev
 }
 
 // openWatches opens watches of a new client and notes what they hold while nothing happens.
-func openWatches(ctx context.Context, _ client, m *meter) error {
+func openWatches(ctx context.Context, m *meter) error {
 	c, err := m.dial()
 	if err != nil {
 		return err

@@ -78,6 +78,13 @@ type statefulClient interface {
 	Increment(ctx context.Context, key string) error
 }
 
+func asStateful(c client) (statefulClient, error) {
+	if s, ok := c.(statefulClient); ok {
+		return s, nil
+	}
+	return nil, errors.New("has neither leases nor locks nor software transactions")
+}
+
 // renewals are those of one lease.
 type renewals interface {
 	// first waits for the first of them.

@@ -14,8 +14,38 @@ import (
 type meter struct {
 	scale  scale
 	time   time.Duration // for how long calls are made
-	sample sample        // of the measurement under way
 	dial   func() (client, error)
+	sample sample // of the measurement under way
+	shared client // nil until it is asked for
+}
+
+// client returns the client that all measurements share.
+func (m *meter) client() (client, error) {
+	if m.shared == nil {
+		c, err := m.dial()
+		if err != nil {
+			return nil, err
+		}
+		m.shared = c
+	}
+	return m.shared, nil
+}
+
+// stateful returns the client that all measurements share, if it is more than a stub.
+func (m *meter) stateful() (statefulClient, error) {
+	c, err := m.client()
+	if err != nil {
+		return nil, err
+	}
+	return asStateful(c)
+}
+
+// close closes the client that all measurements share.
+func (m *meter) close() error {
+	if m.shared == nil {
+		return nil
+	}
+	return m.shared.Close()
 }
 
 // costs are those of an interval.
@@ -81,9 +111,14 @@ func (m *meter) calls(ctx context.Context, callers int, call func(ctx context.Co
 	}); err != nil {
 		return err
 	}
-	m.sample[metricP50] = all.quantile(0.5).Seconds()
-	m.sample[metricP99] = all.quantile(0.99).Seconds()
+	m.noteLatencies(&all)
 	return nil
+}
+
+// noteLatencies puts percentiles into the sample.
+func (m *meter) noteLatencies(h *histogram) {
+	m.sample[metricP50] = h.quantile(0.5).Seconds()
+	m.sample[metricP99] = h.quantile(0.99).Seconds()
 }
 
 // crowd is callers that make the same call.

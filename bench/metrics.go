@@ -1,8 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"time"
+	"strconv"
+	"strings"
 )
 
 // metric is something that is measured.
@@ -46,42 +46,50 @@ var shown = []metricInfo{
 	{metric: metricGoroutines, title: "goroutines", format: formatCount},
 }
 
-// formatCount gives a number at least three digits.
 func formatCount(v float64) string {
 	switch {
 	case v >= 1e6:
-		return fmt.Sprintf("%.2f M", v/1e6)
+		return digits(v/1e6) + " M"
 	case v >= 1e4:
-		return fmt.Sprintf("%.1f k", v/1e3)
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
+		return digits(v/1e3) + " k"
 	}
-	return fmt.Sprintf("%.2f", v)
+	return digits(v)
 }
 
 func formatSeconds(v float64) string {
-	d := time.Duration(v * float64(time.Second))
 	switch {
-	case d >= time.Second:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	case d >= time.Millisecond:
-		return fmt.Sprintf("%.1f ms", v*1e3)
-	case d >= 10*time.Microsecond:
-		return fmt.Sprintf("%.1f µs", v*1e6)
+	case v >= 1:
+		return digits(v) + " s"
+	case v >= 1e-3:
+		return digits(v*1e3) + " ms"
 	}
-	return fmt.Sprintf("%.2f µs", v*1e6)
+	return digits(v*1e6) + " µs"
 }
 
 func formatBytes(v float64) string {
 	switch {
 	case v >= 1<<30:
-		return fmt.Sprintf("%.2f GiB", v/(1<<30))
+		return digits(v/(1<<30)) + " GiB"
 	case v >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", v/(1<<20))
+		return digits(v/(1<<20)) + " MiB"
 	case v >= 1<<10:
-		return fmt.Sprintf("%.1f KiB", v/(1<<10))
+		return digits(v/(1<<10)) + " KiB"
 	}
-	return fmt.Sprintf("%.0f B", v)
+	return digits(v) + " B"
+}
+
+// digits writes a number with three digits, or all that there are before the point.
+func digits(v float64) string {
+	places := 2
+	switch {
+	case v >= 99.95:
+		places = 0
+	case v >= 9.995:
+		places = 1
+	}
+	text := strconv.FormatFloat(v, 'f', places, 64)
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text
 }

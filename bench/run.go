@@ -28,33 +28,29 @@ type figures struct {
 	Rounds []sample `json:"rounds"`
 }
 
-// run runs a case: a new server, a process for each contender, and in each round one measurement of each.
+// run runs a case on a new server.
 func run(ctx context.Context, c benchCase, o *options) (_ *result, err error) {
-	endpoint, stop, err := c.server.start(ctx, c.fill)
+	endpoint, stop, err := c.server.start(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	if c.fill != nil {
+		if err := fillServer(ctx, endpoint, c.fill); err != nil {
+			return nil, err
+		}
+	}
 	res := &result{Case: c.name, Topic: c.topic, Server: c.server, Operation: c.operation}
-	var workers []*worker
+	workers, err := startWorkers(ctx, c, endpoint, o)
 	defer func() {
 		for _, w := range workers {
 			err = errors.Join(err, w.stop())
 		}
 	}()
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range c.contenders {
-		j := job{Case: c.name, Contender: name, Endpoint: endpoint, Time: o.time, Scale: o.scale}
-		if o.profile != "" {
-			if err := os.MkdirAll(o.profile, 0o750); err != nil {
-				return nil, err
-			}
-			j.Profile = filepath.Join(o.profile, fileName(c.name+" "+name))
-		}
-		w, err := startWorker(ctx, j)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		workers = append(workers, w)
 		res.Clients = append(res.Clients, figures{Client: name})
 	}
 	rounds := o.rounds
@@ -73,6 +69,26 @@ func run(ctx context.Context, c benchCase, o *options) (_ *result, err error) {
 	}
 	res.evaluate()
 	return res, nil
+}
+
+// startWorkers starts a process for each contender. After an error it returns those that were started before.
+func startWorkers(ctx context.Context, c benchCase, endpoint string, o *options) ([]*worker, error) {
+	var workers []*worker
+	for _, name := range c.contenders {
+		j := job{Case: c.name, Contender: name, Endpoint: endpoint, Time: o.time, Scale: o.scale}
+		if o.profile != "" {
+			if err := os.MkdirAll(o.profile, 0o750); err != nil {
+				return workers, err
+			}
+			j.Profile = filepath.Join(o.profile, fileName(c.name+" "+name))
+		}
+		w, err := startWorker(ctx, j)
+		if err != nil {
+			return workers, fmt.Errorf("%s: %w", name, err)
+		}
+		workers = append(workers, w)
+	}
+	return workers, nil
 }
 
 var notInFileNames = regexp.MustCompile(`[^a-z0-9]+`)

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/seed-d18e112a/clientv3/etcdtest"
 )
@@ -23,10 +20,8 @@ const (
 	etcdKind serverKind = "etcd"
 )
 
-// start starts a server in a process of its own, with what fill puts into it.
-func (k serverKind) start(ctx context.Context, fill func(context.Context, pb.KVClient) error) (
-	endpoint string, stop func() error, err error,
-) {
+// start starts a server in a process of its own.
+func (k serverKind) start(ctx context.Context) (endpoint string, stop func() error, err error) {
 	if k == nullKind {
 		return startNullServer(ctx)
 	}
@@ -34,13 +29,7 @@ func (k serverKind) start(ctx context.Context, fill func(context.Context, pb.KVC
 	if err != nil {
 		return "", nil, err
 	}
-	endpoint = cluster.Endpoints()[0]
-	if fill != nil {
-		if err := fillAt(ctx, endpoint, fill); err != nil {
-			return "", nil, fmt.Errorf("filling etcd: %w", errors.Join(err, cluster.Close()))
-		}
-	}
-	return endpoint, cluster.Close, nil
+	return cluster.Endpoints()[0], cluster.Close, nil
 }
 
 func startNullServer(ctx context.Context) (endpoint string, stop func() error, err error) {
@@ -55,15 +44,16 @@ func startNullServer(ctx context.Context) (endpoint string, stop func() error, e
 	return "http://" + strings.TrimSpace(address), p.stop, nil
 }
 
-func fillAt(ctx context.Context, endpoint string, fill func(context.Context, pb.KVClient) error) error {
-	conn, err := grpc.NewClient(strings.TrimPrefix(endpoint, "http://"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
+// fillServer lets fill put what it will into the server.
+func fillServer(ctx context.Context, endpoint string, fill func(context.Context, pb.KVClient) error) error {
+	c, err := newStub(endpoint)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	return fill(ctx, pb.NewKVClient(conn))
+	if err := errors.Join(fill(ctx, c.kv), c.Close()); err != nil {
+		return fmt.Errorf("filling the server: %w", err)
+	}
+	return nil
 }
 
 // What etcd takes in a transaction by default, with room to spare.

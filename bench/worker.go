@@ -83,11 +83,7 @@ func contend(args []string, in io.Reader, out io.Writer) (err error) {
 		return fmt.Errorf("no case %q or no contender %q", j.Case, j.Contender)
 	}
 	m := &meter{scale: j.Scale, time: j.Time, dial: func() (client, error) { return who.dial(j.Endpoint) }}
-	c, err := m.dial()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+	defer func() { err = errors.Join(err, m.close()) }()
 	if j.Profile != "" {
 		stop, err := startProfile(j.Profile)
 		if err != nil {
@@ -97,18 +93,18 @@ func contend(args []string, in io.Reader, out io.Writer) (err error) {
 	}
 	enc := json.NewEncoder(out)
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		if err := enc.Encode(measureOnce(&all[i], c, m)); err != nil {
+		if err := enc.Encode(measureOnce(&all[i], m)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func measureOnce(c *benchCase, cli client, m *meter) answer {
+func measureOnce(c *benchCase, m *meter) answer {
 	ctx, cancel := context.WithTimeout(context.Background(), measurementTimeout)
 	defer cancel()
 	m.sample = make(sample)
-	if err := c.run(ctx, cli, m); err != nil {
+	if err := c.run(ctx, m); err != nil {
 		return answer{Error: err.Error()}
 	}
 	return answer{Sample: m.sample}
