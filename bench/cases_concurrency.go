@@ -21,12 +21,12 @@ const (
 func concurrencyCases() []benchCase {
 	return []benchCase{
 		{
-			name: fmt.Sprintf("Lock handed over among %d sessions, etcd", lockSessions), topic: topicStateful, server: etcdKind, operation: "hand-over",
-			contenders: realClients, run: passLock,
+			name:  fmt.Sprintf("Lock handed over among %d sessions, etcd", lockSessions),
+			topic: topicStateful, server: etcdKind, operation: "hand-over", contenders: realClients, run: passLock,
 		},
 		{
-			name: fmt.Sprintf("STM, %d callers increment a key, etcd", stmCallers), topic: topicStateful, server: etcdKind, operation: "transaction",
-			contenders: realClients, run: contendInSTM,
+			name:  fmt.Sprintf("STM, %d callers increment a key, etcd", stmCallers),
+			topic: topicStateful, server: etcdKind, operation: "transaction", contenders: realClients, run: contendInSTM,
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/seed-d18e112a/clientv3/bench/internal/page"
 )
@@ -25,9 +26,9 @@ var charts = []chartInfo{
 
 // The pictures' measures, in pixels.
 const (
-	labelWidth = 330
-	panelWidth = 230
-	panelGap   = 56 // where the ratios are written
+	chartWidth = 1000
+	labelWidth = 350
+	panelGap   = 56 // right of a panel: there the ratios are written
 	rowHeight  = 20
 	headHeight = 76
 	footHeight = 30
@@ -46,18 +47,19 @@ func (r *report) chart(c chartInfo) (picture string, ok bool) {
 		return "", false
 	}
 	bottom := headHeight + len(rows)*rowHeight
-	p := page.NewPicture(labelWidth+len(c.metrics)*(panelWidth+panelGap), bottom+footHeight)
+	p := page.NewPicture(chartWidth, bottom+footHeight)
 	p.Text(10, 22, c.title+", compared with the official client", `font-size="14"`, `font-weight="bold"`)
 	legend(p, rows)
 	for i, res := range rows {
 		y := float64(headHeight + i*rowHeight)
 		if i%2 == 0 {
-			p.Rect(0, y, float64(labelWidth+len(c.metrics)*(panelWidth+panelGap)), rowHeight, "#f6f6f6")
+			p.Rect(0, y, chartWidth, rowHeight, "#f6f6f6")
 		}
-		p.Text(10, y+14, res.Case)
+		p.Text(10, y+14, res.Case, `font-size="11"`)
 	}
+	width := float64(chartWidth-labelWidth) / float64(len(c.metrics))
 	for i, m := range c.metrics {
-		panel{p, float64(labelWidth + i*(panelWidth+panelGap)), float64(bottom), m}.draw(rows)
+		panel{p, labelWidth + float64(i)*width, width - panelGap, float64(bottom), m}.draw(rows)
 	}
 	return p.String(), true
 }
@@ -81,8 +83,8 @@ func (r *result) has(client string) bool {
 // panel is a metric's.
 type panel struct {
 	*page.Picture
-	left, bottom float64
-	metric       metric
+	left, width, bottom float64
+	metric              metric
 }
 
 func (p panel) draw(rows []result) {
@@ -94,7 +96,7 @@ func (p panel) draw(rows []result) {
 	p.Text(p.left, headHeight-10, fmt.Sprintf("%s (%s)", info.title, better))
 	low, high := bounds(rows, p.metric)
 	x := func(ratio float64) float64 {
-		return p.left + panelWidth*(math.Log2(ratio)-float64(low))/float64(high-low)
+		return p.left + p.width*(math.Log2(ratio)-float64(low))/float64(high-low)
 	}
 	step := 1 + (high-low)/8
 	for power := low; power <= high; power++ {
@@ -104,7 +106,7 @@ func (p panel) draw(rows []result) {
 		}
 		p.Line([][2]float64{{x(ratio), headHeight}, {x(ratio), p.bottom}}, colour, 1)
 		if power%step == 0 {
-			p.Text(x(ratio), p.bottom+16, fmt.Sprintf("%.3g×", ratio), `text-anchor="middle"`, `font-size="10"`)
+			p.Text(x(ratio), p.bottom+16, powerOfTwo(power), `text-anchor="middle"`, `font-size="10"`)
 		}
 	}
 	for i, res := range rows {
@@ -116,10 +118,18 @@ func (p panel) draw(rows []result) {
 			}
 			p.Dot(x(ratio), y, 5, dotColours[f.Client])
 			if f.Client == own {
-				p.Text(p.left+panelWidth+8, y+4, formatRatio(ratio), `font-size="11"`)
+				p.Text(p.left+p.width+10, y+4, formatRatio(ratio), `font-size="11"`)
 			}
 		}
 	}
+}
+
+// powerOfTwo writes two to that power.
+func powerOfTwo(power int) string {
+	if power < 0 {
+		return fmt.Sprintf("1/%d", 1<<-power)
+	}
+	return strconv.Itoa(1 << power)
 }
 
 // bounds returns the powers of two between which the metric's ratios are. One is in the middle of them somewhere.

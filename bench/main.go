@@ -114,7 +114,9 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	rep := &report{Machine: page.Machine(), Note: o.note, Rounds: o.rounds, Time: o.time.String(), Scale: o.scale}
 	for i, c := range chosen {
-		fmt.Fprintf(errOut, "%d of %d: %s\n", i+1, len(chosen), c.name)
+		if _, err := fmt.Fprintf(errOut, "%d of %d: %s\n", i+1, len(chosen), c.name); err != nil {
+			return err
+		}
 		res, err := run(ctx, c, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)

@@ -21,14 +21,14 @@ type nullWatches struct {
 	stream grpc.ServerStream
 	sends  sync.Mutex // a stream has one sender at a time
 	nextID int64
-	floods map[int64]context.CancelFunc
+	floods map[int64]func() // what ends each, and waits until it has sent its last event
 	wg     sync.WaitGroup
 }
 
 // serveWatches accepts any number of watches on the stream. Those of floodPrefix get events as fast as they are taken,
 // the others none.
 func serveWatches(stream grpc.ServerStream) error {
-	w := &nullWatches{stream: stream, floods: make(map[int64]context.CancelFunc)}
+	w := &nullWatches{stream: stream, floods: make(map[int64]func())}
 	defer w.wg.Wait()
 	for {
 		var b []byte
@@ -64,15 +64,16 @@ func (w *nullWatches) create(req *pb.WatchCreateRequest) error {
 	if !strings.HasPrefix(string(req.Key), floodPrefix) {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(w.stream.Context())
-	w.floods[id] = cancel
 	template, err := newEventTemplate(id)
 	if err != nil {
-		cancel()
 		return err
 	}
+	ctx, cancel := context.WithCancel(w.stream.Context())
+	ended := make(chan struct{})
+	w.floods[id] = func() { cancel(); <-ended }
 	w.wg.Go(func() {
 		defer cancel()
+		defer close(ended)
 		for first := int64(firstRevision); ctx.Err() == nil; first += eventsPerResponse {
 			if w.sendRaw(template.from(first)) != nil {
 				return // the receiving side sees the stream's end, too

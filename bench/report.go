@@ -138,11 +138,13 @@ func (r *report) markdown() string {
 			fmt.Fprintf(&b, "![%s](%s)\n\n", c.title, c.file)
 		}
 	}
-	fmt.Fprintf(&b, `Each client is a process of its own, and so is the server: one that answers with prepared bytes (null server), so that
-little more than the client is seen, or a real etcd of one member that does not sync its files, a new one for each case.
-The clients have their default configuration. *gRPC stub* is the stub generated for gRPC on one connection, with neither
-retries nor anything else: the floor that every client on gRPC stands on. In each of up to %d rounds the clients take turns,
-%s each; figures are medians of the rounds, ratios to the official client are medians of the rounds' ratios.
+	fmt.Fprintf(&b, `Each client is a process of its own, and so is the server: one that answers with prepared bytes (null
+server), so that little more than the client is seen, or a real etcd of one member that does not sync its files, a new
+one for each case. The clients have their default configuration; those named *coalesced* read through
+`+"`coalesce.NewKV` and write through `coalesce.NewWriter`"+`. *gRPC stub* is the stub generated for gRPC on one
+connection, with neither retries nor anything else: the floor that every client on gRPC stands on. In each of up to
+%d rounds the clients take turns, %s each; figures are medians of the rounds, ratios to the official client are medians of
+the rounds' ratios.
 
 CPU is that of the client's process, its callers included, in user and kernel mode. It, allocations and allocated bytes
 are per operation: a call, or what is said. *Memory held*: live heap and stacks of what is open and idle, each. Values

@@ -77,7 +77,7 @@ func startWorkers(ctx context.Context, c benchCase, endpoint string, o *options)
 	for _, name := range c.contenders {
 		j := job{Case: c.name, Contender: name, Endpoint: endpoint, Time: o.time, Scale: o.scale}
 		if o.profile != "" {
-			if err := os.MkdirAll(o.profile, 0o750); err != nil {
+			if err := os.MkdirAll(o.profile, 0o750); err != nil { //nolint:gosec // the user says where
 				return workers, err
 			}
 			j.Profile = filepath.Join(o.profile, fileName(c.name+" "+name))
