@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -59,7 +60,9 @@ func rangeCases(s scale) []benchCase {
 			}
 			return m.peakHeap(func() error {
 				return m.measure(func() (int, error) {
+					begun := time.Now()
 					size, err := c.Stream(ctx, prefix)
+					m.sample[metricP50] = time.Since(begun).Seconds() // of one
 					if err == nil && size < int64(s.Stream) {
 						err = fmt.Errorf("%d bytes instead of %d", size, s.Stream)
 					}

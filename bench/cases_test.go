@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -97,8 +98,8 @@ func checkSample(t *testing.T, c benchCase, s sample) {
 			t.Errorf("%s is %v", m, v)
 		}
 	}
-	if s[metricP50] > s[metricP99] {
-		t.Errorf("p50 %v is more than p99 %v", s[metricP50], s[metricP99])
+	if p99, ok := s[metricP99]; ok && s[metricP50] > p99 {
+		t.Errorf("p50 %v is more than p99 %v", s[metricP50], p99)
 	}
 }
 
@@ -135,6 +136,65 @@ func TestCallsStopAtTheFirstError(t *testing.T) {
 	})
 	if err != errWatchClosed || calls != 3 || len(m.sample) > 0 {
 		t.Errorf("error %v after %d calls, sample %v", err, calls, m.sample)
+	}
+}
+
+// fakeRenewals are as many as were counted, of a lease that is still there or not.
+type fakeRenewals struct {
+	n     int
+	alive bool
+}
+
+func (r fakeRenewals) first() error      { return nil }
+func (r fakeRenewals) more() (int, bool) { return r.n, r.alive }
+
+func TestLeasesMustHaveBeenRenewed(t *testing.T) {
+	of := func(renewed, not int) []renewals {
+		leases := slices.Repeat([]renewals{fakeRenewals{2, true}}, renewed)
+		return append(leases, slices.Repeat([]renewals{fakeRenewals{0, true}}, not)...)
+	}
+	if err := checkRenewals(of(9, 1)); err != nil {
+		t.Error(err)
+	}
+	if checkRenewals(of(8, 2)) == nil {
+		t.Error("eight of ten are enough")
+	}
+	if checkRenewals(append(of(99, 0), fakeRenewals{1, false})) == nil {
+		t.Error("a lost lease does not matter")
+	}
+}
+
+func TestPeakHeapSeesWhatIsGoneInTheEnd(t *testing.T) {
+	const size = 64 << 20
+	m := &meter{sample: make(sample)}
+	if err := m.peakHeap(func() error {
+		held := make([]byte, size)
+		time.Sleep(50 * time.Millisecond) // the heap is looked at now and then
+		runtime.KeepAlive(held)
+		runtime.GC()
+		time.Sleep(50 * time.Millisecond)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if peak := m.sample[metricPeakHeap]; peak < size {
+		t.Errorf("peak of %v", peak)
+	}
+}
+
+func TestOperationsCostWhatTheyUse(t *testing.T) {
+	m := &meter{sample: make(sample)}
+	var sink []byte
+	if err := m.measure(func() (int, error) {
+		for range 100 {
+			sink = make([]byte, 10_000)
+		}
+		return 100, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if sink == nil || m.sample[metricBytes] < 10_000 || m.sample[metricAllocs] < 1 || m.sample[metricAllocs] > 10 {
+		t.Errorf("sample %v", m.sample)
 	}
 }
 

@@ -63,7 +63,7 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.SetOutput(errOut)
 	chosen := flags.String("case", "", "run only the cases whose names match this regular expression")
 	flags.IntVar(&o.rounds, "rounds", 5, "number of rounds of a case; cases that take long have fewer")
-	flags.DurationVar(&o.time, "time", 700*time.Millisecond, "length of one measurement")
+	flags.DurationVar(&o.time, "time", 600*time.Millisecond, "length of one measurement")
 	flags.DurationVar(&o.scale.LeaseTTL, "lease-ttl", o.scale.LeaseTTL,
 		"TTL of the leases that are kept alive, in whole seconds, of which the measurement lasts a third")
 	flags.StringVar(&o.out, "out", "", "directory to write README.md, results.json and pictures to")
