@@ -4,7 +4,7 @@
 //	go run ./bench                      # all cases, in some ten minutes
 //	go run ./bench -case 'Get.*null'    # some of them
 //	go run ./bench -out docs/bench      # write a report: Markdown, pictures, JSON
-//	go run ./bench -profile /tmp/p      # profiles of each case and client
+//	go run ./bench -profile /tmp/p      # write profiles of each client in each case
 //
 // The server is a process of its own, and so is each client: CPU time, allocations and heap are those of the client and
 // its callers. Where the client alone is to be seen the server answers with prepared bytes (null server), else it is a
@@ -67,7 +67,7 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.DurationVar(&o.scale.LeaseTTL, "lease-ttl", o.scale.LeaseTTL,
 		"TTL of the leases that are kept alive, in whole seconds, of which the measurement lasts a third")
 	flags.StringVar(&o.out, "out", "", "directory to write README.md, results.json and pictures to")
-	flags.StringVar(&o.profile, "profile", "", "directory to write CPU and allocation profiles of each client and case to")
+	flags.StringVar(&o.profile, "profile", "", "directory to write a CPU profile of each interval measured, and one of allocations, to")
 	flags.StringVar(&o.note, "note", "", "a sentence about the machine, for the report")
 	flags.BoolVar(&o.list, "list", false, "list the cases, and run none")
 	if err := flags.Parse(args); err != nil {

@@ -75,7 +75,7 @@ func TestCommandWritesReportAndProfiles(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, name := range []string{"get-1-caller-null-server-clientv3.cpu.pprof", "get-1-caller-null-server-official.allocs.pprof"} {
+	for _, name := range []string{"get-1-caller-null-server-clientv3.2.cpu.pprof", "get-1-caller-null-server-official.allocs.pprof"} {
 		if info, err := os.Stat(filepath.Join(profiles, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"runtime/metrics"
 	"sync"
@@ -12,11 +13,12 @@ import (
 
 // meter takes the measurements of one client in one case.
 type meter struct {
-	scale  scale
-	time   time.Duration // for how long calls are made
-	dial   func() (client, error)
-	sample sample // of the measurement under way
-	shared client // nil until it is asked for
+	scale    scale
+	time     time.Duration // for how long calls are made
+	dial     func() (client, error)
+	sample   sample    // of the measurement under way
+	shared   client    // nil until it is asked for
+	profiler *profiler // nil for no profiles
 }
 
 // client returns the client that all measurements share.
@@ -61,14 +63,18 @@ func (c costs) plus(d costs) costs {
 // interval runs something and returns what it cost.
 func (m *meter) interval(run func() error) (costs, error) {
 	runtime.GC() // garbage of the preparations is not to count
+	stop, err := m.profiler.startCPU()
+	if err != nil {
+		return costs{}, err
+	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	cpu, start := cpuTime(), time.Now()
-	err := run()
+	err = run()
 	c := costs{time: time.Since(start), cpu: cpuTime() - cpu}
 	runtime.ReadMemStats(&after)
 	c.allocs, c.bytes = after.Mallocs-before.Mallocs, after.TotalAlloc-before.TotalAlloc
-	return c, err
+	return c, errors.Join(err, stop())
 }
 
 // note puts what each of that many operations cost into the sample.

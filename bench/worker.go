@@ -7,9 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
-	"runtime/pprof"
 	"slices"
 	"time"
 )
@@ -85,11 +82,8 @@ func contend(args []string, in io.Reader, out io.Writer) (err error) {
 	m := &meter{scale: j.Scale, time: j.Time, dial: func() (client, error) { return who.dial(j.Endpoint) }}
 	defer func() { err = errors.Join(err, m.close()) }()
 	if j.Profile != "" {
-		stop, err := startProfile(j.Profile)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, stop()) }()
+		m.profiler = &profiler{prefix: j.Profile}
+		defer func() { err = errors.Join(err, m.profiler.writeAllocs()) }()
 	}
 	enc := json.NewEncoder(out)
 	for lines := bufio.NewScanner(in); lines.Scan(); {
@@ -108,24 +102,4 @@ func measureOnce(c *benchCase, m *meter) answer {
 		return answer{Error: err.Error()}
 	}
 	return answer{Sample: m.sample}
-}
-
-// startProfile begins profiles of CPU time and allocations, which are written when they are stopped.
-func startProfile(prefix string) (stop func() error, err error) {
-	cpu, err := os.Create(prefix + ".cpu.pprof")
-	if err != nil {
-		return nil, err
-	}
-	if err := pprof.StartCPUProfile(cpu); err != nil {
-		return nil, errors.Join(err, cpu.Close())
-	}
-	return func() error {
-		pprof.StopCPUProfile()
-		allocs, err := os.Create(prefix + ".allocs.pprof")
-		if err != nil {
-			return errors.Join(err, cpu.Close())
-		}
-		runtime.GC() // the profile is as of the last collection
-		return errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close(), cpu.Close())
-	}, nil
 }
