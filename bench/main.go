@@ -67,7 +67,7 @@ func parse(args []string, errOut io.Writer) (*options, error) {
 	flags.DurationVar(&o.scale.LeaseTTL, "lease-ttl", o.scale.LeaseTTL,
 		"TTL of the leases that are kept alive, in whole seconds, of which the measurement lasts a third")
 	flags.StringVar(&o.out, "out", "", "directory to write README.md, results.json and pictures to")
-	flags.StringVar(&o.profile, "profile", "", "directory to write a CPU profile of each interval measured, and one of allocations, to")
+	flags.StringVar(&o.profile, "profile", "", "directory to write profiles of CPU time and allocations to")
 	flags.StringVar(&o.note, "note", "", "a sentence about the machine, for the report")
 	flags.BoolVar(&o.list, "list", false, "list the cases, and run none")
 	if err := flags.Parse(args); err != nil {
