@@ -44,7 +44,6 @@ func (c *call) free() {
 type batch struct {
 	calls   []*call
 	ops     []clientv3.Op
-	keys    map[string]struct{} // of writes
 	bytes   int
 	ctx     context.Context //nolint:containedctx // the request's, which its callers share
 	cancel  context.CancelFunc
@@ -55,7 +54,6 @@ type batch struct {
 func (b *batch) reset() {
 	clear(b.calls)
 	clear(b.ops)
-	clear(b.keys)
 	b.calls, b.ops, b.bytes, b.present = b.calls[:0], b.ops[:0], 0, 0
 }
 
