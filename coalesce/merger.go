@@ -35,6 +35,7 @@ type merger struct {
 	kv     clientv3.KV
 	writes bool
 	opts   options
+	calls  sync.Pool // of *call; each merger has its own, since in tests channels belong to the bubble they are made in
 
 	mu sync.Mutex // guards what follows, the lanes, and of calls and batches what they say
 	// The lanes of calls without metadata, by far the most common: linearizable and serializable.
@@ -61,11 +62,20 @@ type lane struct {
 
 func newMerger(kv clientv3.KV, writes bool, opts []Option) *merger {
 	m := &merger{kv: kv, writes: writes, opts: newOptions(opts), others: make(map[group]*lane)}
+	m.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
 	m.maxOps, m.maxBytes = m.opts.maxOps, m.opts.maxBytes
 	for i := range m.plain {
 		m.plain[i] = lane{merger: m, group: group{serializable: i == 1}, ctx: context.Background()}
 	}
 	return m
+}
+
+func (m *merger) newCall() *call { return m.calls.Get().(*call) }
+
+// free takes back a call that nobody else knows any more.
+func (m *merger) free(c *call) {
+	*c = call{done: c.done}
+	m.calls.Put(c)
 }
 
 // laneOf returns the lane of a group, to which the call with context ctx belongs. The lock is held.
@@ -97,14 +107,14 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 	g, ok := m.opts.groupOf(ctx, serializable)
 	if !ok {
 		op := c.op
-		c.free()
+		m.free(c)
 		return m.kv.Do(ctx, op)
 	}
 	m.mu.Lock()
 	if m.maxOps == 1 { // nothing to merge, and no reason to wait
 		m.mu.Unlock()
 		op := c.op
-		c.free()
+		m.free(c)
 		return m.kv.Do(ctx, op)
 	}
 	l := m.laneOf(ctx, g)
@@ -116,7 +126,7 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 	}
 	if ctx.Err() != nil {
 		m.mu.Unlock()
-		c.free()
+		m.free(c)
 		return clientv3.OpResponse{}, m.unsent(ctx)
 	}
 	l.queue.pushBack(c)
@@ -137,7 +147,7 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 	if c.again {
 		return l.doAlone(ctx, c)
 	}
-	c.free()
+	m.free(c)
 	return resp, err
 }
 
@@ -157,7 +167,7 @@ func (l *lane) doAlone(ctx context.Context, c *call) (resp clientv3.OpResponse, 
 			l.release()
 		}
 		l.merger.mu.Unlock()
-		c.free()
+		l.merger.free(c)
 	}()
 	return l.merger.kv.Do(ctx, c.op)
 }

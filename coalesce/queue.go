@@ -2,7 +2,6 @@ package coalesce
 
 import (
 	"context"
-	"sync"
 
 	"github.com/seed-d18e112a/clientv3"
 )
@@ -28,16 +27,6 @@ type call struct {
 	resp  clientv3.OpResponse
 	err   error
 	again bool // the caller is to make the call by itself, and then to settle with batch
-}
-
-var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
-
-func newCall() *call { return calls.Get().(*call) }
-
-// free gives back a call that nobody else knows any more.
-func (c *call) free() {
-	*c = call{done: c.done}
-	calls.Put(c)
 }
 
 // batch is what goes out as one request.
