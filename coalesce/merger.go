@@ -111,7 +111,7 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 		return m.kv.Do(ctx, op)
 	}
 	m.mu.Lock()
-	if m.maxOps == 1 { // nothing to merge, and no reason to wait
+	if m.maxOps == 1 && !m.writes { // nothing to merge, and no order to keep
 		m.mu.Unlock()
 		op := c.op
 		m.free(c)
