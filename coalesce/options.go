@@ -4,8 +4,9 @@ package coalesce
 const (
 	// DefaultMaxOps is the server's own default (--max-txn-ops).
 	DefaultMaxOps = 128
-	// DefaultMaxBytes keeps a request below what a server takes by default, 1.5 MiB, and a response about as small.
-	DefaultMaxBytes = 1 << 20
+	// DefaultMaxBytes is what gRPC lets pass at any server: 512 KiB above the limit of requests (--max-request-bytes,
+	// 1.5 MiB by default). So a server with a low limit refuses a request in words that say that nothing was applied.
+	DefaultMaxBytes = 512 << 10
 	// DefaultInFlight lets the server work on one request while the answer to another is read.
 	DefaultInFlight = 2
 )
