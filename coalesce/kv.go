@@ -31,7 +31,7 @@ func (r *reader) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, e
 	if !mergeable(op) {
 		return r.KV.Do(ctx, op)
 	}
-	c := newCall()
+	c := r.merger.newCall()
 	c.op = op
 	c.bytes = len(op.KeyBytes()) + len(op.RangeBytes()) + requestOverhead
 	switch {

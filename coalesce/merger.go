@@ -27,10 +27,15 @@ import (
 //
 // A slot that is given back while calls wait gets a sender. So whatever waits has somebody to send it, and there is no
 // goroutine while nothing waits: every request ends at the latest when its last caller has gone, since that cancels it.
+//
+// Writes of one key keep their order: what a request writes is held, and a call that is in the way of what is held, or of
+// a call before it in the queue, stays in the queue. Some slot is in use then, and whoever has it looks at the queue when
+// its request has ended.
 type merger struct {
 	kv     clientv3.KV
 	writes bool
 	opts   options
+	calls  sync.Pool // of *call; each merger has its own, since in tests channels belong to the bubble they are made in
 
 	mu sync.Mutex // guards what follows, the lanes, and of calls and batches what they say
 	// The lanes of calls without metadata, by far the most common: linearizable and serializable.
@@ -49,18 +54,28 @@ type lane struct {
 	ctx    context.Context //nolint:containedctx // what the calls of the group have in common
 	busy   int             // slots in use
 	queue  queue
+
+	// Of writes, what those under way have to themselves: keys, or all of them.
+	held    map[string]struct{}
+	heldAll bool
 }
 
 func newMerger(kv clientv3.KV, writes bool, opts []Option) *merger {
 	m := &merger{kv: kv, writes: writes, opts: newOptions(opts), others: make(map[group]*lane)}
-	if writes {
-		m.opts.inFlight = 1
-	}
+	m.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
 	m.maxOps, m.maxBytes = m.opts.maxOps, m.opts.maxBytes
 	for i := range m.plain {
 		m.plain[i] = lane{merger: m, group: group{serializable: i == 1}, ctx: context.Background()}
 	}
 	return m
+}
+
+func (m *merger) newCall() *call { return m.calls.Get().(*call) }
+
+// free takes back a call that nobody else knows any more.
+func (m *merger) free(c *call) {
+	*c = call{done: c.done}
+	m.calls.Put(c)
 }
 
 // laneOf returns the lane of a group, to which the call with context ctx belongs. The lock is held.
@@ -92,25 +107,30 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 	g, ok := m.opts.groupOf(ctx, serializable)
 	if !ok {
 		op := c.op
-		c.free()
+		m.free(c)
 		return m.kv.Do(ctx, op)
 	}
 	m.mu.Lock()
+	if m.maxOps == 1 && !m.writes { // nothing to merge, and no order to keep
+		m.mu.Unlock()
+		op := c.op
+		m.free(c)
+		return m.kv.Do(ctx, op)
+	}
 	l := m.laneOf(ctx, g)
 	if l.busy == 0 {
 		l.busy++
+		l.hold(c)
 		m.mu.Unlock()
-		op := c.op
-		c.free()
-		return l.doAlone(ctx, op)
+		return l.doAlone(ctx, c)
 	}
 	if ctx.Err() != nil {
 		m.mu.Unlock()
-		c.free()
+		m.free(c)
 		return clientv3.OpResponse{}, m.unsent(ctx)
 	}
 	l.queue.pushBack(c)
-	if l.busy < m.opts.inFlight {
+	if l.busy < m.opts.inFlight && !l.inTheWay(c) {
 		l.busy++
 		go l.send()
 	}
@@ -125,34 +145,31 @@ func (m *merger) do(ctx context.Context, c *call, serializable bool) (clientv3.O
 	}
 	resp, err := c.resp, c.err
 	if c.again {
-		resp, err = l.doAgain(ctx, c.batch, c.op)
+		return l.doAlone(ctx, c)
 	}
-	c.free()
+	m.free(c)
 	return resp, err
 }
 
-// doAlone makes a call in a slot of its own.
-func (l *lane) doAlone(ctx context.Context, op clientv3.Op) (resp clientv3.OpResponse, err error) {
+// doAlone makes a call by itself: in a slot of its own, or after its batch was refused in that of the batch, which is
+// given back when nobody of it is left.
+func (l *lane) doAlone(ctx context.Context, c *call) (resp clientv3.OpResponse, err error) {
 	defer func() {
 		l.merger.mu.Lock()
-		defer l.merger.mu.Unlock()
 		l.merger.learn(resp)
-		l.release()
-	}()
-	return l.merger.kv.Do(ctx, op)
-}
-
-// doAgain makes a call of a refused batch by itself.
-func (l *lane) doAgain(ctx context.Context, b *batch, op clientv3.Op) (resp clientv3.OpResponse, err error) {
-	defer func() {
-		l.merger.mu.Lock()
-		defer l.merger.mu.Unlock()
-		l.merger.learn(resp)
-		if b.present--; b.present == 0 {
+		l.yield(c)
+		last := true
+		if b := c.batch; b != nil {
+			b.present--
+			last = b.present == 0
+		}
+		if last {
 			l.release()
 		}
+		l.merger.mu.Unlock()
+		l.merger.free(c)
 	}()
-	return l.merger.kv.Do(ctx, op)
+	return l.merger.kv.Do(ctx, c.op)
 }
 
 // leave takes a caller out whose context has ended, and returns what it is told. It returns nil if the caller is being
@@ -206,7 +223,7 @@ func (l *lane) send() {
 	}
 }
 
-// take fills a batch from the queue. It returns false, and has given back the slot, if there is nothing.
+// take fills a batch from the queue. It returns false, and has given back the slot, if there is nothing that can go.
 func (l *lane) take(b *batch) bool {
 	m := l.merger
 	m.mu.Lock()
@@ -222,28 +239,62 @@ func (l *lane) take(b *batch) bool {
 		if len(b.calls) > 0 && (c.alone || b.bytes+bytes > m.maxBytes) {
 			break
 		}
-		if m.writes && !c.alone {
-			if _, twice := b.keys[c.key]; twice {
-				c = next // it stays where it is, and so do later ones of this key
-				continue
-			}
-			if b.keys == nil {
-				b.keys = make(map[string]struct{})
-			}
-			b.keys[c.key] = struct{}{}
+		if !l.inTheWay(c) {
+			l.hold(c)
+			l.queue.remove(c)
+			c.batch = b
+			b.calls = append(b.calls, c)
+			b.bytes += bytes
 		}
-		l.queue.remove(c)
-		c.batch = b
-		b.calls = append(b.calls, c)
-		b.bytes += bytes
 		if c.alone {
-			break
+			break // it has gone by itself, or waits, and none passes it
 		}
 		c = next
+	}
+	if len(b.calls) == 0 {
+		l.busy-- // another slot is in use, by what is in the way
+		return false
 	}
 	b.present = len(b.calls)
 	b.ctx, b.cancel = context.WithCancel(l.ctx)
 	return true
+}
+
+// inTheWay reports whether a write has to wait for one that is under way. The lock is held.
+func (l *lane) inTheWay(c *call) bool {
+	if !l.merger.writes {
+		return false
+	}
+	if c.alone {
+		return len(l.held) > 0 || l.heldAll
+	}
+	_, held := l.held[c.key]
+	return held || l.heldAll
+}
+
+// hold keeps other writes out of the way of one that is about to be sent. The lock is held.
+func (l *lane) hold(c *call) {
+	switch {
+	case !l.merger.writes:
+	case c.alone:
+		l.heldAll = true
+	default:
+		if l.held == nil {
+			l.held = make(map[string]struct{})
+		}
+		l.held[c.key] = struct{}{}
+	}
+}
+
+// yield ends what hold began. The lock is held.
+func (l *lane) yield(c *call) {
+	switch {
+	case !l.merger.writes:
+	case c.alone:
+		l.heldAll = false
+	default:
+		delete(l.held, c.key)
+	}
 }
 
 // passBound is how many times as many calls as fit into a request are looked at for it.
@@ -283,6 +334,9 @@ func (l *lane) tell(b *batch, resp clientv3.OpResponse, err error) bool {
 	again := len(b.calls) > 1 && err != nil && !m.concernsAll(err) && b.present > 0
 	waiting := b.calls[:0]
 	for i, c := range b.calls {
+		if c.left || !again {
+			l.yield(c)
+		}
 		if c.left {
 			continue
 		}
@@ -322,7 +376,9 @@ func (m *merger) shrink(b *batch, err error) bool {
 // requeue puts the calls of a batch back to where they were. The lock is held.
 func (l *lane) requeue(b *batch) {
 	for i := len(b.calls) - 1; i >= 0; i-- {
-		if c := b.calls[i]; !c.left {
+		c := b.calls[i]
+		l.yield(c)
+		if !c.left {
 			c.batch = nil
 			l.queue.pushFront(c)
 		}

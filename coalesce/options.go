@@ -4,10 +4,11 @@ package coalesce
 const (
 	// DefaultMaxOps is the server's own default (--max-txn-ops).
 	DefaultMaxOps = 128
-	// DefaultMaxBytes keeps a request below what a server takes by default, 1.5 MiB, and a response about as small.
-	DefaultMaxBytes = 1 << 20
-	// DefaultReadsInFlight lets the server work on one request while the answer to another is read.
-	DefaultReadsInFlight = 2
+	// DefaultMaxBytes is what gRPC lets pass at any server: 512 KiB above the limit of requests (--max-request-bytes,
+	// 1.5 MiB by default). So a server with a low limit refuses a request in words that say that nothing was applied.
+	DefaultMaxBytes = 512 << 10
+	// DefaultInFlight lets the server work on one request while the answer to another is read.
+	DefaultInFlight = 2
 )
 
 // Option changes a bound of NewKV or NewWriter.
@@ -42,10 +43,10 @@ func WithMaxBytes(n int) Option {
 	}
 }
 
-// WithReadsInFlight sets how many requests with the same metadata NewKV has under way at a time, linearizable and
-// serializable ones apart. The default, also for numbers below 1, is DefaultReadsInFlight. The more there are, the fewer
-// calls share one. A Writer, whose writes keep their order, has one and takes no notice.
-func WithReadsInFlight(n int) Option {
+// WithInFlight sets how many requests with the same metadata are under way at a time, linearizable and serializable ones
+// counted apart. The default, also for numbers below 1, is DefaultInFlight. The more there are, the fewer calls share
+// one.
+func WithInFlight(n int) Option {
 	return func(o *options) {
 		if n > 0 {
 			o.inFlight = n
@@ -62,7 +63,7 @@ func WithContextKeys(keys ...any) Option {
 }
 
 func newOptions(opts []Option) options {
-	o := options{maxOps: DefaultMaxOps, maxBytes: DefaultMaxBytes, inFlight: DefaultReadsInFlight}
+	o := options{maxOps: DefaultMaxOps, maxBytes: DefaultMaxBytes, inFlight: DefaultInFlight}
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -2,7 +2,6 @@ package coalesce
 
 import (
 	"context"
-	"sync"
 
 	"github.com/seed-d18e112a/clientv3"
 )
@@ -30,21 +29,10 @@ type call struct {
 	again bool // the caller is to make the call by itself, and then to settle with batch
 }
 
-var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
-
-func newCall() *call { return calls.Get().(*call) }
-
-// free gives back a call that nobody else knows any more.
-func (c *call) free() {
-	*c = call{done: c.done}
-	calls.Put(c)
-}
-
 // batch is what goes out as one request.
 type batch struct {
 	calls   []*call
 	ops     []clientv3.Op
-	keys    map[string]struct{} // of writes
 	bytes   int
 	ctx     context.Context //nolint:containedctx // the request's, which its callers share
 	cancel  context.CancelFunc
@@ -55,7 +43,6 @@ type batch struct {
 func (b *batch) reset() {
 	clear(b.calls)
 	clear(b.ops)
-	clear(b.keys)
 	b.calls, b.ops, b.bytes, b.present = b.calls[:0], b.ops[:0], 0, 0
 }
 

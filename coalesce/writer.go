@@ -31,7 +31,7 @@ func (w *Writer) do(ctx context.Context, key string, op clientv3.Op) (clientv3.O
 	if len(op.KeyBytes()) == 0 {
 		return w.merger.kv.Do(ctx, op) // sure to be refused
 	}
-	c := newCall()
+	c := w.merger.newCall()
 	c.op, c.key = op, key
 	c.alone = len(op.RangeBytes()) > 0
 	c.bytes = len(key) + len(op.ValueBytes()) + requestOverhead
