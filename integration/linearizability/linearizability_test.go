@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-d18e112a/clientv3"
+	"github.com/seed-d18e112a/clientv3/coalesce"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
 	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 	"github.com/seed-d18e112a/clientv3/internal/watchstream/watchcheck"
@@ -30,6 +31,53 @@ const (
 
 // Whatever happens to members and links, what clients are told is what one store, used by one after the other, would tell.
 func TestLinearizableUnderFaults(t *testing.T) {
+	underFaults(t, callPause, func(_ int, cli *clientv3.Client) store { return store{cli.KV, cli.KV} })
+}
+
+// Two of three callers share one decorator for reads and one for writes, and are in a hurry, so that calls meet.
+func TestMergedCallsAreLinearizableUnderFaults(t *testing.T) {
+	var merged, requests atomic.Int64
+	var common store
+	underFaults(t, callPause/4, func(i int, cli *clientv3.Client) store {
+		if common.KV == nil {
+			counted := counting{cli.KV, &requests, &merged}
+			common = store{
+				coalesce.NewKV(counted, coalesce.WithInFlight(1)), coalesce.NewWriter(counted, coalesce.WithInFlight(1)),
+			}
+		}
+		if i%3 == 2 {
+			return store{cli.KV, cli.KV}
+		}
+		return common
+	})
+	t.Logf("%d calls in %d shared requests", merged.Load(), requests.Load())
+	if requests.Load() < 20 {
+		t.Error("too few requests are shared for a meaningful check")
+	}
+}
+
+// counting counts the transactions without conditions of a KV, and their operations: calls that share a request.
+type counting struct {
+	clientv3.KV
+	requests, merged *atomic.Int64
+}
+
+func (c counting) Txn(ctx context.Context) clientv3.Txn { return countingTxn{c.KV.Txn(ctx), c} }
+
+type countingTxn struct {
+	clientv3.Txn
+	c counting
+}
+
+func (t countingTxn) Then(ops ...clientv3.Op) clientv3.Txn {
+	t.c.requests.Add(1)
+	t.c.merged.Add(int64(len(ops)))
+	return t.Txn.Then(ops...)
+}
+
+// underFaults has callers call, on what storeOf gives them, while members and links fail, and checks what they are told.
+func underFaults(t *testing.T, pause time.Duration, storeOf func(caller int, cli *clientv3.Client) store) {
+	t.Helper()
 	seed, length := seedOf(t), faultTime(t)
 	cluster := etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithChildProcesses(), etcdtest.WithProxies(),
 		etcdtest.WithPeerProxies())
@@ -63,7 +111,8 @@ func TestLinearizableUnderFaults(t *testing.T) {
 	shareable, started := &groups{}, time.Now()
 	for i := range all {
 		all[i] = &caller{
-			id: i, cli: clis[i%clients], random: random(i), groups: shareable, started: started, values: &used,
+			id: i, store: storeOf(i, clis[i%clients]), pause: pause, random: random(i), groups: shareable, started: started,
+			values: &used,
 		}
 		calling.Go(func() { all[i].run(calamity) })
 	}

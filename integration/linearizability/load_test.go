@@ -61,10 +61,22 @@ func (g *groups) unknown(of *group) {
 	of.open++
 }
 
+// store is what a caller makes its calls on.
+type store struct {
+	clientv3.KV
+	writer // of puts and deletions outside of transactions
+}
+
+type writer interface {
+	Put(ctx context.Context, key, val string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error)
+	Delete(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.DeleteResponse, error)
+}
+
 // caller makes calls, and records them.
 type caller struct {
 	id      int
-	cli     *clientv3.Client
+	store   store
+	pause   time.Duration // between calls, on average
 	random  *rand.Rand
 	groups  *groups
 	started time.Time
@@ -79,7 +91,7 @@ func (c *caller) run(ctx context.Context) {
 		c.call(ctx)
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(c.random.Int64N(int64(2 * callPause)))):
+		case <-time.After(time.Duration(c.random.Int64N(int64(2 * c.pause)))):
 		}
 	}
 }
@@ -94,7 +106,7 @@ func (c *caller) call(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r.Call = time.Since(c.started)
-	out, err := do(ctx, c.cli, r.Op)
+	out, err := do(ctx, c.store, r.Op)
 	r.Return = time.Since(c.started)
 	r.Outcome = out
 	switch {
@@ -168,7 +180,7 @@ func (c *caller) draw(g *group) op {
 }
 
 // do makes the call.
-func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error) {
+func do(ctx context.Context, s store, o op) (out outcome, err error) {
 	one := 0
 	for i, concerned := range o.Keys {
 		if concerned {
@@ -178,7 +190,7 @@ func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error
 	out.Held = true
 	switch o.Kind {
 	case "get":
-		resp, err := cli.Get(ctx, keyOf(o.Group, one))
+		resp, err := s.Get(ctx, keyOf(o.Group, one))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -186,7 +198,7 @@ func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error
 		err = out.add(o, resp.Kvs...)
 		return out, err
 	case "range":
-		resp, err := cli.Get(ctx, o.Group, clientv3.WithPrefix())
+		resp, err := s.Get(ctx, o.Group, clientv3.WithPrefix(), clientv3.WithLimit(10*keys))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -194,7 +206,7 @@ func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error
 		err = out.add(o, resp.Kvs...)
 		return out, err
 	case "put":
-		resp, err := cli.Put(ctx, keyOf(o.Group, one), strconv.FormatInt(o.New[one], 10), clientv3.WithPrevKV())
+		resp, err := s.writer.Put(ctx, keyOf(o.Group, one), strconv.FormatInt(o.New[one], 10), clientv3.WithPrevKV())
 		if err != nil {
 			return outcome{}, err
 		}
@@ -206,7 +218,7 @@ func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error
 		if o.Kind == "delete range" {
 			key, opts = o.Group, append(opts, clientv3.WithPrefix())
 		}
-		resp, err := cli.Delete(ctx, key, opts...)
+		resp, err := s.writer.Delete(ctx, key, opts...)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -214,12 +226,12 @@ func do(ctx context.Context, cli *clientv3.Client, o op) (out outcome, err error
 		err = out.add(o, resp.PrevKvs...)
 		return out, err
 	default:
-		return transact(ctx, cli, o)
+		return transact(ctx, s, o)
 	}
 }
 
 // transact makes the call as a transaction.
-func transact(ctx context.Context, cli *clientv3.Client, o op) (outcome, error) {
+func transact(ctx context.Context, s store, o op) (outcome, error) {
 	var then, otherwise []clientv3.Op
 	for i, concerned := range o.Keys {
 		key := keyOf(o.Group, i)
@@ -238,7 +250,7 @@ func transact(ctx context.Context, cli *clientv3.Client, o op) (outcome, error) 
 	if o.Expect == 0 {
 		condition = clientv3.Compare(clientv3.CreateRevision(guard), "=", 0)
 	}
-	resp, err := cli.Txn(ctx).If(condition).Then(then...).Else(otherwise...).Commit()
+	resp, err := s.Txn(ctx).If(condition).Then(then...).Else(otherwise...).Commit()
 	if err != nil {
 		return outcome{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/proto"
 )
@@ -56,3 +57,10 @@ func BenchmarkEncodeRange(b *testing.B)  { benchmarkEncode(b, rangeRequest()) }
 func BenchmarkEncodePut(b *testing.B)    { benchmarkEncode(b, putRequest(256)) }
 func BenchmarkEncodePut1MB(b *testing.B) { benchmarkEncode(b, putRequest(1_000_000)) }
 func BenchmarkEncodeTxn(b *testing.B)    { benchmarkEncode(b, txnRequest()) }
+func BenchmarkEncodeTxn40KiB(b *testing.B) {
+	m := &pb.TxnRequest{}
+	for range 128 {
+		m.Success = append(m.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: putRequest(256)}})
+	}
+	benchmarkEncode(b, m)
+}
