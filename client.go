@@ -46,8 +46,8 @@ type Client struct {
 	ctx    context.Context //nolint:containedctx // the client's lifetime, by contract of Ctx
 	cancel context.CancelFunc
 
-	conn      *grpc.ClientConn // nil for a client of NewCtxClient
-	endpoints *balance.Set     // nil with it
+	conn      *connection  // nil for a client of NewCtxClient
+	endpoints *balance.Set // nil with it
 
 	transport  grpccredentials.TransportCredentials // of connections that use TLS
 	tokenCreds *tokenCredentials                    // nil without authentication
@@ -91,9 +91,13 @@ func New(cfg Config) (*Client, error) {
 
 	c.endpoints = balance.NewSet(targets)
 	c.endpoints.OnChange(c.logEndpoint)
-	if c.conn, err = c.dial(c.endpoints); err != nil {
-		c.cancel()
-		return nil, err
+	c.conn = &connection{dial: func() (*grpc.ClientConn, error) { return c.dial(c.endpoints) }}
+	if len(cfg.DialOptions) > 0 {
+		// They may be wrong, or not go together, which is to be told here.
+		if _, err := c.conn.get(); err != nil {
+			c.cancel()
+			return nil, err
+		}
 	}
 	c.Cluster = NewCluster(c)
 	c.KV = NewKV(c)
@@ -185,7 +189,7 @@ func (c *Client) Close() error {
 		c.tokens.Close()
 	}
 	if c.conn != nil {
-		return ContextError(c.ctx, c.conn.Close())
+		return ContextError(c.ctx, c.conn.close())
 	}
 	return c.ctx.Err()
 }
@@ -208,7 +212,13 @@ func (c *Client) Ctx() context.Context { return c.ctx }
 // ActiveConnection returns the connection that all calls go through; it stays the client's. Calls made on it directly
 // are balanced, authenticated and retried as the client's own, but return bare gRPC errors. It is nil for a client made
 // with NewCtxClient.
-func (c *Client) ActiveConnection() *grpc.ClientConn { return c.conn }
+func (c *Client) ActiveConnection() *grpc.ClientConn {
+	if c.conn == nil {
+		return nil
+	}
+	conn, _ := c.conn.get() // New has made it where that could fail
+	return conn
+}
 
 // GetLogger returns the client's logger.
 func (c *Client) GetLogger() *zap.Logger {
@@ -311,7 +321,7 @@ func (c *Client) Dial(ep string) (*grpc.ClientConn, error) {
 	return c.dial(balance.NewSet(targets))
 }
 
-// dial makes a connection to a set of endpoints and starts connecting.
+// dial makes a connection to a set of endpoints. It connects with its first call.
 func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
 	opts := slices.Concat(set.DialOptions(), c.dialOptions(set), c.cfg.DialOptions)
 	conn, err := grpc.NewClient(set.Target(), opts...)
@@ -325,7 +335,6 @@ func (c *Client) dial(set *balance.Set) (*grpc.ClientConn, error) {
 			Prove:    c.proveLeader,
 		})
 	}
-	conn.Connect()
 	return conn, nil
 }
 

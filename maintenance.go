@@ -91,7 +91,7 @@ func NewMaintenance(c *Client) Maintenance {
 			return RetryMaintenanceClient(c, conn), func() { _ = conn.Close() }, nil
 		},
 		client: c,
-		remote: RetryMaintenanceClient(c, c.conn),
+		remote: pb.NewMaintenanceClient(c.conn),
 	}
 }
 

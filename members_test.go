@@ -38,14 +38,16 @@ func (m *members) config() Config {
 	return cfg
 }
 
-// client returns a client of all members, with the changes to its configuration.
+// client returns a client of all members, with the changes to its configuration, which connects at once.
 func (m *members) client(t testing.TB, changes ...func(*Config)) *Client {
 	t.Helper()
 	cfg := m.config()
 	for _, change := range changes {
 		change(&cfg)
 	}
-	return newTestClient(t, cfg)
+	c := newTestClient(t, cfg)
+	c.ActiveConnection().Connect()
+	return c
 }
 
 // newTestClient returns a client that is closed with the test.
