@@ -146,6 +146,9 @@ func TestNoKeyIsInTwoRequestsAtATime(t *testing.T) {
 		if !second.ended() || string(second.resp.Put().PrevKv.GetValue()) != "1" {
 			t.Errorf("the second write: %v, %v", second.resp.Put(), second.err)
 		}
+		if l := &w.merger.plain[0]; l.busy != 0 || len(l.held) != 0 {
+			t.Errorf("%d slots in use, %v held, with nothing under way", l.busy, l.held)
+		}
 	})
 }
 
