@@ -891,6 +891,50 @@ func TestALoggerMayAskTheClient(t *testing.T) {
 	})
 }
 
+// A read that may be hedged ends with its caller's context, if only after a moment where that ends in the first one.
+func TestAReadEndsWithItsContext(t *testing.T) {
+	const ms = time.Millisecond
+	for name, tt := range map[string]struct {
+		timeout, cancel time.Duration // 0: none
+		want            error
+		took            time.Duration
+	}{
+		"deadline at once":       {ms, 0, context.DeadlineExceeded, ms},
+		"deadline later":         {50 * ms, 0, context.DeadlineExceeded, 50 * ms},
+		"deadline after a hedge": {3000 * ms, 0, context.DeadlineExceeded, 3000 * ms},
+		"cancelled at once":      {0, ms, context.Canceled, unwatched},
+		"cancelled later":        {0, 50 * ms, context.Canceled, 50 * ms},
+		"after a hedge":          {0, 3000 * ms, context.Canceled, 3000 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMembers(t, 2)
+				m.handle(ranges, scripted.Hang)
+				c := m.client(t)
+				synctest.Wait() // connected
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if tt.timeout > 0 {
+					ctx, cancel = context.WithTimeout(ctx, tt.timeout)
+					defer cancel()
+				}
+				if tt.cancel > 0 {
+					time.AfterFunc(tt.cancel, cancel)
+				}
+				start := time.Now()
+				_, err := c.Get(ctx, "k")
+				if took := time.Since(start); err != tt.want || took != tt.took { //nolint:errorlint // bare, as promised
+					t.Errorf("%v after %v, want %v after %v", err, took, tt.want, tt.took)
+				}
+				start = time.Now()
+				if _, err := c.Get(ctx, "k"); err != tt.want || time.Since(start) != 0 { //nolint:errorlint // as above
+					t.Errorf("under a context that has ended: %v after %v", err, time.Since(start))
+				}
+			})
+		})
+	}
+}
+
 func TestHedgesTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 2)

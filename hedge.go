@@ -31,19 +31,23 @@ func newHedger(floor time.Duration) *hedger {
 	return &hedger{delay: retry.NewHedgeDelay(floor), budget: retry.NewHedgeBudget()}
 }
 
-// race is an attempt and its hedge. Its timer runs second in a goroutine of its own, which the caller of invoke waits
+// race is an attempt and its hedge. Its timer runs watch in a goroutine of its own, which the caller of invoke waits
 // for.
 type race struct {
-	hedger *hedger
-	timer  *time.Timer
-	first  context.Context    // cancelled to end the first attempt
-	cancel context.CancelFunc // ends first
-	ended  chan struct{}      // capacity 1: second has returned
+	hedger   *hedger
+	timer    *time.Timer
+	first    context.Context    // cancelled to end the first attempt
+	cancel   context.CancelFunc // ends first
+	answered chan struct{}      // capacity 1: the first attempt has ended, which watch is told
+	ended    chan struct{}      // capacity 1: watch has returned
 
 	// The attempt. Not changed while the timer is set.
 	attempt attempt
 	set     *balance.Set
 	call    *balance.Call
+	delay   time.Duration // of the hedge
+
+	due bool // the first attempt has taken longer than the delay; watch's until it has returned
 
 	mu         sync.Mutex
 	over       bool               // there is nothing to hedge any more
@@ -65,45 +69,49 @@ func (a *attempt) make(ctx context.Context, reply any) error {
 	return a.invoke(ctx, a.method, a.req, reply, a.conn, a.opts...)
 }
 
+// unwatched is how long an attempt is left alone before watch begins. Most are over by then, and are spared the cost of
+// following their caller's context; the others see its end that much later if it ends within that time.
+const unwatched = 5 * time.Millisecond
+
 // hedge makes an attempt at a read.
 func (h *hedger) hedge(set *balance.Set, call *balance.Call, a attempt) error {
+	ctx := call.Context
+	if err := ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
+	}
 	r, _ := h.races.Get().(*race)
 	if r == nil {
 		r = h.newRace()
 	}
-	r.attempt, r.set, r.call = a, set, call
+	r.attempt, r.set, r.call, r.delay = a, set, call, h.delay.Get()
 	call.CancelWith(r.first)
-	ctx := call.Context
-	var unfollow func() bool
-	if ctx.Done() != nil {
-		unfollow = context.AfterFunc(ctx, r.cancel)
+	alone := min(unwatched, r.delay)
+	if deadline, ok := ctx.Deadline(); ok {
+		alone = min(alone, time.Until(deadline))
 	}
-	delay := h.delay.Get()
-	r.timer.Reset(delay)
-	err := a.make(call, a.reply)
-	err = r.settle(err, delay)
-	followed := unfollow == nil || unfollow()
+	r.timer.Reset(alone)
+	err := r.settle(a.make(call, a.reply))
 	if status.Code(err) == codes.Canceled && ctx.Err() != nil {
 		err = status.FromContextError(ctx.Err()).Err() // the attempt was cancelled by r.cancel, whatever ended ctx
 	}
-	if followed && r.first.Err() == nil {
+	if r.first.Err() == nil {
 		r.attempt, r.set, r.call = attempt{}, nil, nil
-		r.over, r.stopSecond, r.won, r.reply = false, nil, false, nil
+		r.over, r.due, r.stopSecond, r.won, r.reply = false, false, nil, false, nil
 		h.races.Put(r)
 	}
 	return err
 }
 
 func (h *hedger) newRace() *race {
-	r := &race{hedger: h, ended: make(chan struct{}, 1)}
+	r := &race{hedger: h, answered: make(chan struct{}, 1), ended: make(chan struct{}, 1)}
 	r.first, r.cancel = context.WithCancel(context.Background())
-	r.timer = time.AfterFunc(time.Hour, r.second)
+	r.timer = time.AfterFunc(time.Hour, r.watch)
 	r.timer.Stop()
 	return r
 }
 
 // settle returns the end of the race, given that of its first attempt.
-func (r *race) settle(err error, delay time.Duration) error {
+func (r *race) settle(err error) error {
 	if r.timer.Stop() {
 		if err == nil {
 			r.hedger.delay.Answered()
@@ -119,11 +127,22 @@ func (r *race) settle(err error, delay time.Duration) error {
 		r.stopSecond()
 	}
 	r.mu.Unlock()
+	r.answered <- struct{}{}
 	<-r.ended // at once if it is over, and else under the caller's context
-	if sent && err == nil {
-		r.hedger.delay.Useless(delay)
+	select {
+	case <-r.answered: // watch had no need to know
+	default:
 	}
-	if err == nil || !r.won {
+	if err == nil {
+		switch {
+		case sent:
+			r.hedger.delay.Useless(r.delay)
+		case !r.due:
+			r.hedger.delay.Answered()
+		}
+		return nil
+	}
+	if !r.won {
 		return err
 	}
 	if reply, ok := r.attempt.reply.(proto.Message); ok {
@@ -133,9 +152,29 @@ func (r *race) settle(err error, delay time.Duration) error {
 	return nil
 }
 
+// watch makes the attempt a second time when it is due, and ends the first one with the caller's context.
+func (r *race) watch() {
+	defer func() { r.ended <- struct{}{} }()
+	ctx := r.call.Context
+	due := time.NewTimer(r.delay - min(unwatched, r.delay))
+	defer due.Stop()
+	select {
+	case <-due.C:
+		r.due = true
+		r.second()
+	case <-r.answered:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-r.answered:
+	case <-ctx.Done():
+		r.cancel()
+	}
+}
+
 // second makes the attempt a second time, if that can help and the budget allows it.
 func (r *race) second() {
-	defer func() { r.ended <- struct{}{} }()
 	r.set.Doubt(r.call)
 	reply, ok := r.attempt.reply.(proto.Message)
 	if !ok || !r.call.Placed() || !sharable(r.attempt.opts) {

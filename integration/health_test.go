@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/internal/watchstream/watchcheck"
 )
 
 // How the workload of these tests looks, and how long a fault lasts.
@@ -37,6 +39,16 @@ type load struct {
 	writes  *tally
 	watches *tally // each event a success
 	lost    *tally // each lost session a failure
+
+	mu      sync.Mutex
+	watched []watched // by each watch
+}
+
+// watched is what a watch has delivered.
+type watched struct {
+	start     int64 // the first revision it was to see
+	last      int64 // the one it has seen last
+	responses []watchcheck.Response
 }
 
 // tally is what the callers of one kind saw: calls done and failed, and the longest time without a success.
@@ -107,6 +119,7 @@ func startLoad(t *testing.T, cluster *etcdtest.Cluster) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l.stop = cancel
 	t.Cleanup(l.end)
+	l.watched = make([]watched, loadSessions)
 	for i := range loadSessions {
 		l.openSession(ctx, i, newClient(t, cluster))
 	}
@@ -143,7 +156,7 @@ func (l *load) openSession(ctx context.Context, i int, cli *clientv3.Client) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	events := cli.Watch(ctx, "load/", clientv3.WithPrefix())
+	events := cli.Watch(ctx, "load/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	l.wg.Go(func() {
 		select {
 		case <-session.Done():
@@ -157,9 +170,78 @@ func (l *load) openSession(ctx context.Context, i int, cli *clientv3.Client) {
 			if err := resp.Err(); err != nil {
 				l.t.Errorf("a watch ended: %v", err)
 			}
-			l.watches.told(i, nil)
+			l.record(i, resp)
+			if !resp.Created {
+				l.watches.told(i, nil)
+			}
 		}
 	})
+}
+
+// record keeps what a watch has delivered.
+func (l *load) record(i int, resp clientv3.WatchResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := &l.watched[i]
+	if resp.Created {
+		w.start = resp.Header.Revision + 1
+	}
+	if n := len(resp.Events); n > 0 {
+		w.last = resp.Events[n-1].Kv.ModRevision
+	}
+	w.responses = append(w.responses, watchcheck.Response{
+		Revision: resp.Header.Revision, Events: resp.Events, Created: resp.Created, Canceled: resp.Canceled,
+		CompactRevision: resp.CompactRevision,
+	})
+}
+
+// seen reports whether every watch has seen the revision.
+func (l *load) seen(rev int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(l.watched, func(w watched) bool { return w.last < rev })
+}
+
+// checkEvents checks that the watches have delivered, and deliver, every event of the keys that the callers write, once
+// and in order.
+func (l *load) checkEvents() {
+	l.t.Helper()
+	ctx := testContext(l.t)
+	end, err := l.cli.Put(ctx, "load/end", "")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for !l.seen(end.Header.Revision) {
+		if ctx.Err() != nil {
+			l.t.Fatal("a watch does not go on")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	var history watchcheck.History
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for resp := range l.cli.Watch(ctx, "load/", clientv3.WithPrefix(), clientv3.WithRev(1)) {
+		for _, e := range resp.Events {
+			history.Add(e)
+		}
+		if n := len(resp.Events); n > 0 && resp.Events[n-1].Kv.ModRevision >= end.Header.Revision {
+			break
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.watched {
+		asked := watchcheck.Watch{
+			Key: []byte("load/"), RangeEnd: []byte(clientv3.GetPrefixRangeEnd("load/")), Start: w.start,
+			Through: end.Header.Revision,
+		}
+		through := slices.DeleteFunc(slices.Clone(w.responses), func(r watchcheck.Response) bool {
+			return len(r.Events) > 0 && r.Events[0].Kv.ModRevision > end.Header.Revision
+		})
+		if err := watchcheck.Check(&history, asked, through); err != nil {
+			l.t.Errorf("a watch from revision %d: %v", w.start, err)
+		}
+	}
 }
 
 // bounds is what a fault may do. Times are promised for a machine that is not busy with other things: they are twice
@@ -182,6 +264,9 @@ func (l *load) check(b bounds, healthy, lost int, took time.Duration) {
 	l.t.Helper()
 	// A call under way is counted, too: the longest gap may not have ended.
 	time.Sleep(loadTimeout + time.Second)
+	if len(l.watched) > 0 {
+		l.checkEvents()
+	}
 	l.end()
 	failedReads, readErr := l.reads.most()
 	failedWrites, writeErr := l.writes.most()
@@ -424,6 +509,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	}
+	l.checkEvents()
 	l.end()
 	if n, err := l.reads.most(); n > 0 {
 		t.Errorf("a caller had %d reads fail: %v", n, err)

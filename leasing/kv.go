@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
+	"github.com/seed-d18e112a/clientv3/internal/forward"
 )
 
 // NewKV returns a KV that caches the keys it reads, and a function that ends it. The prefix is that of the leasing keys;
@@ -158,36 +159,8 @@ func (kv *leasingKV) txn(ctx context.Context, cmps []clientv3.Cmp, thenOps, else
 }
 
 func (kv *leasingKV) Txn(ctx context.Context) clientv3.Txn {
-	return &txn{kv: kv, ctx: ctx, stages: kv.KV.Txn(ctx)}
-}
-
-// txn collects a transaction.
-type txn struct {
-	kv               *leasingKV
-	ctx              context.Context //nolint:containedctx // a transaction's, by the interface
-	stages           clientv3.Txn    // panics if the parts come in the wrong order; never committed
-	cmps             []clientv3.Cmp
-	thenOps, elseOps []clientv3.Op
-}
-
-func (t *txn) If(cs ...clientv3.Cmp) clientv3.Txn {
-	t.stages = t.stages.If(cs...)
-	t.cmps = cs
-	return t
-}
-
-func (t *txn) Then(ops ...clientv3.Op) clientv3.Txn {
-	t.stages = t.stages.Then(ops...)
-	t.thenOps = ops
-	return t
-}
-
-func (t *txn) Else(ops ...clientv3.Op) clientv3.Txn {
-	t.stages = t.stages.Else(ops...)
-	t.elseOps = ops
-	return t
-}
-
-func (t *txn) Commit() (*clientv3.TxnResponse, error) {
-	return t.kv.txn(t.ctx, t.cmps, t.thenOps, t.elseOps)
+	return forward.Txn(kv.KV.Txn(ctx), func(cmps []clientv3.Cmp, thenOps, elseOps []clientv3.Op,
+	) (*clientv3.TxnResponse, error) {
+		return kv.txn(ctx, cmps, thenOps, elseOps)
+	})
 }

@@ -197,37 +197,9 @@ func (kv *kvOrdering) pinnedStream(ctx context.Context, op clientv3.Op, opts []c
 }
 
 func (kv *kvOrdering) Txn(ctx context.Context) clientv3.Txn {
-	return &txn{kv: kv, ctx: ctx, stages: kv.KV.Txn(ctx)}
-}
-
-// txn collects a transaction, to be carried out by Do.
-type txn struct {
-	kv               *kvOrdering
-	ctx              context.Context //nolint:containedctx // a transaction's, by the interface
-	stages           clientv3.Txn    // panics if the parts come in the wrong order; never committed
-	cmps             []clientv3.Cmp
-	thenOps, elseOps []clientv3.Op
-}
-
-func (t *txn) If(cs ...clientv3.Cmp) clientv3.Txn {
-	t.stages = t.stages.If(cs...)
-	t.cmps = cs
-	return t
-}
-
-func (t *txn) Then(ops ...clientv3.Op) clientv3.Txn {
-	t.stages = t.stages.Then(ops...)
-	t.thenOps = ops
-	return t
-}
-
-func (t *txn) Else(ops ...clientv3.Op) clientv3.Txn {
-	t.stages = t.stages.Else(ops...)
-	t.elseOps = ops
-	return t
-}
-
-func (t *txn) Commit() (*clientv3.TxnResponse, error) {
-	resp, err := t.kv.Do(t.ctx, clientv3.OpTxn(t.cmps, t.thenOps, t.elseOps))
-	return resp.Txn(), err
+	return forward.Txn(kv.KV.Txn(ctx), func(cmps []clientv3.Cmp, thenOps, elseOps []clientv3.Op,
+	) (*clientv3.TxnResponse, error) {
+		resp, err := kv.Do(ctx, clientv3.OpTxn(cmps, thenOps, elseOps))
+		return resp.Txn(), err
+	})
 }

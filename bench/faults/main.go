@@ -18,7 +18,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
@@ -72,24 +71,11 @@ func run(ctx context.Context, t phases, only, out, note string) error {
 	if len(rep.results) == 0 {
 		return fmt.Errorf("-run %q: no such fault", only)
 	}
-	if err := rep.table(os.Stdout); err != nil {
+	if err := rep.table().WriteText(os.Stdout); err != nil {
 		return err
 	}
 	if out == "" {
 		return nil
 	}
 	return rep.write(out)
-}
-
-// write writes the report and its picture to the directory.
-func (r *report) write(dir string) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return err
-	}
-	for name, content := range map[string]string{"README.md": r.markdown(), "throughput.svg": chart(r.results)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }

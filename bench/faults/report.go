@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"runtime"
 	"strings"
-	"text/tabwriter"
 	"time"
+
+	"github.com/seed-d18e112a/clientv3/bench/internal/page"
 )
 
 // report is the results of all runs, in the order of scenarios and contenders.
@@ -42,17 +41,18 @@ func (r *result) row() []string {
 	}
 }
 
-// table writes the results as text.
-func (r *report) table(w io.Writer) error {
-	lines := []string{strings.Join(columns, "\t")}
+// table has a row for each run.
+func (r *report) table() *page.Table {
+	t := &page.Table{Columns: columns}
 	for i := range r.results {
-		lines = append(lines, strings.Join(r.results[i].row(), "\t"))
+		t.Rows = append(t.Rows, r.results[i].row())
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if _, err := fmt.Fprintln(tw, strings.Join(lines, "\n")); err != nil {
-		return err
-	}
-	return tw.Flush()
+	return t
+}
+
+// write writes the report and its picture to the directory.
+func (r *report) write(dir string) error {
+	return page.Write(dir, map[string]string{"README.md": r.markdown(), "throughput.svg": chart(r.results)})
 }
 
 // markdown returns the report as a page.
@@ -60,8 +60,8 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# What one bad member does
 
-Written by %[1]sgo run ./bench/faults -out docs/faults%[1]s, on %[2]s/%[3]s with %[4]d processors, %[5]s.
-`, "`", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+Written by %[1]sgo run ./bench/faults -out docs/faults%[1]s, on %[2]s.
+`, "`", page.Machine())
 	if r.note != "" {
 		fmt.Fprintf(&b, "%s\n", r.note)
 	}
@@ -74,12 +74,7 @@ watch. Callers give each call %v, and pause %v between two. After %v without a f
 %v, and %v after its end. The two clients take turns, each on a new cluster.
 
 `, clients, sessionTTL, callTimeout, callPause, r.phases.healthy, r.phases.fault, r.phases.recovery)
-	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	line(columns)
-	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(columns)))
-	for i := range r.results {
-		line(r.results[i].row())
-	}
+	b.WriteString(r.table().Markdown())
 	b.WriteString(`
 - *Work done*: calls done per second in the fault, reads and writes, as a part of those before it.
 - *Done*: in the fault. *Failed*, and all gaps: from the beginning of the fault to the end of the run; in brackets the most

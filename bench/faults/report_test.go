@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func example() *report {
 func TestReportHasARowForEachRun(t *testing.T) {
 	var text strings.Builder
 	r := example()
-	if err := r.table(&text); err != nil {
+	if err := r.table().WriteText(&text); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(text.String(), "\n"); n != 1+len(r.results) {
@@ -54,13 +55,19 @@ func TestChartIsXMLWithALineForEachRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "polyline" {
+		start, ok := token.(xml.StartElement)
+		if ok && start.Name.Local == "polyline" && slices.Contains(start.Attr, attribute("stroke-width", "1.5")) {
 			lines++
 		}
 	}
 	if lines != len(r.results) {
 		t.Errorf("%d lines, want %d", lines, len(r.results))
 	}
+}
+
+// attribute is what tells a run's line from those of the axes and the legend.
+func attribute(name, value string) xml.Attr {
+	return xml.Attr{Name: xml.Name{Local: name}, Value: value}
 }
 
 func TestReportIsWritten(t *testing.T) {

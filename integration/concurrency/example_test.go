@@ -8,16 +8,16 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
-	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 // connect returns a client of the shared cluster.
 func connect() *clientv3.Client {
-	shared.once.Do(func() { shared.cluster, shared.err = etcdtest.Start(context.Background()) })
-	if shared.err != nil {
-		log.Fatal(shared.err)
+	cluster, err := shared.Start()
+	if err != nil {
+		log.Fatal(err)
 	}
-	cli, err := clientv3.New(clientv3.Config{Endpoints: shared.cluster.Endpoints()})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: cluster.Endpoints()})
 	if err != nil {
 		log.Fatal(err)
 	}

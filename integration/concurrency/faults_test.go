@@ -11,6 +11,7 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 // Calls are given up while the only member is frozen. Their requests may or may not be carried out when that goes on;
@@ -18,13 +19,13 @@ import (
 func TestLockGivenUpWhileTheMemberIsFrozen(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Run(t, etcdtest.WithChildProcesses())
-	ctx := testContext(t)
-	cli := newClient(t, cluster)
-	s := newSession(t, cli)
-	must(t, cluster.Member(0).Freeze())
+	ctx := shared.Context(t)
+	cli := shared.ClientFor(t, cluster)
+	s := shared.Session(t, cli)
+	shared.Must(t, cluster.Member(0).Freeze())
 	given := map[string]<-chan error{}
 	for name, acquirer := range acquirers {
-		given[name] = background(func() error {
+		given[name] = shared.Background(func() error {
 			begin := time.Now()
 			short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 			defer cancel()
@@ -36,45 +37,45 @@ func TestLockGivenUpWhileTheMemberIsFrozen(t *testing.T) {
 		})
 	}
 	for name, done := range given {
-		if err := result(ctx, t, done); err != context.DeadlineExceeded { //nolint:errorlint // bare, as documented
+		if err := shared.Result(ctx, t, done); err != context.DeadlineExceeded { //nolint:errorlint // bare, as documented
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	must(t, cluster.Member(0).Thaw())
-	must(t, cluster.WaitReady(ctx))
-	other := newSession(t, cli)
+	shared.Must(t, cluster.Member(0).Thaw())
+	shared.Must(t, cluster.WaitReady(ctx))
+	other := shared.Session(t, cli)
 	for name := range acquirers {
 		m := concurrency.NewMutex(other, name)
-		must(t, m.Lock(ctx)) // would wait for a key that stays
-		must(t, m.Unlock(ctx))
+		shared.Must(t, m.Lock(ctx)) // would wait for a key that stays
+		shared.Must(t, m.Unlock(ctx))
 	}
-	awaitKeys(ctx, t, cli, "", 0)
+	shared.AwaitKeys(ctx, t, cli, "", 0)
 }
 
 // The member that a waiter is connected to is frozen. The others go on without it, and so does the waiter.
 func TestWaiterWhoseMemberIsFrozen(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithChildProcesses())
-	ctx := testContext(t)
+	ctx := shared.Context(t)
 	leader, err := cluster.Leader(ctx)
-	must(t, err)
+	shared.Must(t, err)
 	follower := (leader + 1) % 3
-	holderCli, waiterCli := newClient(t, cluster), newClient(t, cluster)
+	holderCli, waiterCli := shared.ClientFor(t, cluster), shared.ClientFor(t, cluster)
 	holderCli.SetEndpoints(cluster.Member(leader).Endpoint())
 	waiterCli.SetEndpoints(cluster.Member(follower).Endpoint())
-	holder := concurrency.NewMutex(newSession(t, holderCli), "lock")
-	must(t, holder.Lock(ctx))
-	waiter := concurrency.NewMutex(newSession(t, waiterCli, concurrency.WithTTL(10)), "lock")
-	waiting := background(func() error { return waiter.Lock(ctx) })
-	awaitKeys(ctx, t, holderCli, "lock", 2)
+	holder := concurrency.NewMutex(shared.Session(t, holderCli), "lock")
+	shared.Must(t, holder.Lock(ctx))
+	waiter := concurrency.NewMutex(shared.Session(t, waiterCli, concurrency.WithTTL(10)), "lock")
+	waiting := shared.Background(func() error { return waiter.Lock(ctx) })
+	shared.AwaitKeys(ctx, t, holderCli, "lock", 2)
 	waiterCli.SetEndpoints(cluster.Endpoints()...)
-	must(t, cluster.Member(follower).Freeze())
-	must(t, holder.Unlock(ctx))
-	must(t, result(ctx, t, waiting))
+	shared.Must(t, cluster.Member(follower).Freeze())
+	shared.Must(t, holder.Unlock(ctx))
+	shared.Must(t, shared.Result(ctx, t, waiting))
 	if _, err := waiter.Txn(ctx).Commit(); err != nil {
 		t.Error(err)
 	}
-	must(t, cluster.Member(follower).Thaw())
+	shared.Must(t, cluster.Member(follower).Thaw())
 }
 
 // Contenders on all members of a cluster each increment a counter, by reading it and writing it under the lock, while
@@ -92,7 +93,7 @@ func TestCounterUnderALockThroughALeaderChange(t *testing.T) {
 	c := &counting{half: make(chan struct{}), goal: contenders * increments}
 	clients := make([]*clientv3.Client, 3)
 	for i := range clients {
-		clients[i] = newClient(t, cluster)
+		clients[i] = shared.ClientFor(t, cluster)
 	}
 	var wg sync.WaitGroup
 	for i := range contenders {
@@ -109,21 +110,21 @@ func TestCounterUnderALockThroughALeaderChange(t *testing.T) {
 		t.Fatal("no progress")
 	}
 	leader, err := cluster.Leader(ctx)
-	must(t, err)
-	must(t, cluster.Member(leader).Freeze())
+	shared.Must(t, err)
+	shared.Must(t, cluster.Member(leader).Freeze())
 	next, err := cluster.Leader(ctx)
-	must(t, err)
-	must(t, cluster.Member(leader).Thaw())
+	shared.Must(t, err)
+	shared.Must(t, cluster.Member(leader).Thaw())
 	wg.Wait()
 
 	resp, err := clients[0].Get(ctx, "counter")
-	must(t, err)
+	shared.Must(t, err)
 	var (
 		count int
 		token int64
 	)
 	_, err = fmt.Sscan(string(resp.Kvs[0].Value), &count, &token)
-	must(t, err)
+	shared.Must(t, err)
 	t.Logf("leader %d, then %d; %d increments, %d perhaps, %d locks lost; counter %d",
 		leader, next, c.done, c.maybe, c.lost, count)
 	if c.done != c.goal || count < c.done || count > c.done+c.maybe {

@@ -10,6 +10,7 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 // holding is what locks and leaderships have in common while they last.
@@ -35,7 +36,7 @@ var holders = map[string]struct {
 			holding, func(context.Context) error,
 		) {
 			m := concurrency.NewMutex(s, prefix)
-			must(t, m.Lock(ctx))
+			shared.Must(t, m.Lock(ctx))
 			return m, m.Unlock
 		},
 	},
@@ -45,7 +46,7 @@ var holders = map[string]struct {
 			holding, func(context.Context) error,
 		) {
 			e := concurrency.NewElection(s, prefix)
-			must(t, e.Campaign(ctx, "value"))
+			shared.Must(t, e.Campaign(ctx, "value"))
 			return e, e.Resign
 		},
 	},
@@ -55,21 +56,21 @@ func TestContextEndsWithTheLock(t *testing.T) {
 	for name, kind := range holders {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
-			cli := newClient(t, e.cluster)
-			s := newSession(t, cli)
+			cli := shared.ClientFor(t, e.cluster)
+			s := shared.Session(t, cli)
 
 			h, giveUp := kind.hold(e.ctx, t, s, e.prefix)
 			held := h.Context()
 			if held.Err() != nil {
 				t.Fatalf("ended while held: %v", context.Cause(held))
 			}
-			must(t, giveUp(e.ctx))
+			shared.Must(t, giveUp(e.ctx))
 			wantIs(t, awaitEnd(e.ctx, t, held), kind.released)
 
 			h, _ = kind.hold(e.ctx, t, s, e.prefix)
 			held = h.Context()
 			_, err := e.Delete(e.ctx, h.Key())
-			must(t, err)
+			shared.Must(t, err)
 			wantIs(t, awaitEnd(e.ctx, t, held), kind.lost)
 			if s.Ctx().Err() != nil {
 				t.Errorf("the session has ended: %v", context.Cause(s.Ctx()))
@@ -78,17 +79,17 @@ func TestContextEndsWithTheLock(t *testing.T) {
 			h, _ = kind.hold(e.ctx, t, s, e.prefix)
 			held = h.Context()
 			_, err = e.Revoke(e.ctx, s.Lease())
-			must(t, err)
+			shared.Must(t, err)
 			// The watch is the first to know.
 			wantIs(t, awaitEnd(e.ctx, t, held), kind.lost)
 
-			s = newSession(t, cli)
+			s = shared.Session(t, cli)
 			h, _ = kind.hold(e.ctx, t, s, e.prefix)
 			held = h.Context()
-			must(t, s.Close())
+			shared.Must(t, s.Close())
 			wantIs(t, awaitEnd(e.ctx, t, held), concurrency.ErrSessionExpired)
 
-			s = newSession(t, cli, concurrency.WithTTL(1))
+			s = shared.Session(t, cli, concurrency.WithTTL(1))
 			h, _ = kind.hold(e.ctx, t, s, e.prefix)
 			held = h.Context()
 			s.Orphan()
@@ -99,10 +100,10 @@ func TestContextEndsWithTheLock(t *testing.T) {
 				t.Error("no cause")
 			}
 
-			s = newSession(t, cli)
+			s = shared.Session(t, cli)
 			h, _ = kind.hold(e.ctx, t, s, e.prefix)
 			held = h.Context()
-			must(t, cli.Close())
+			shared.Must(t, cli.Close())
 			wantIs(t, awaitEnd(e.ctx, t, held), context.Canceled)
 		})
 	}
@@ -110,15 +111,15 @@ func TestContextEndsWithTheLock(t *testing.T) {
 
 func TestContextOfALockThatWasLostBefore(t *testing.T) {
 	e := newEnv(t)
-	m := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
-	must(t, m.Lock(e.ctx))
+	m := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
+	shared.Must(t, m.Lock(e.ctx))
 	_, err := e.Delete(e.ctx, m.Key())
-	must(t, err)
+	shared.Must(t, err)
 	resp, err := e.Put(e.ctx, e.prefix+"-other", "")
-	must(t, err)
+	shared.Must(t, err)
 	// The revision in which the key was deleted is compacted, so a watch cannot tell.
 	_, err = e.Compact(e.ctx, resp.Header.Revision)
-	must(t, err)
+	shared.Must(t, err)
 	wantIs(t, awaitEnd(e.ctx, t, m.Context()), concurrency.ErrLockLost)
 }
 
@@ -129,12 +130,12 @@ func TestContextEndsWithoutTheCluster(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster := etcdtest.Run(t, etcdtest.WithProxies())
-			ctx := testContext(t)
-			cli := newClient(t, cluster)
+			ctx := shared.Context(t)
+			cli := shared.ClientFor(t, cluster)
 			s, err := concurrency.NewSession(cli, concurrency.WithTTL(ttl))
-			must(t, err)
+			shared.Must(t, err)
 			m := concurrency.NewMutex(s, "lock")
-			must(t, m.Lock(ctx))
+			shared.Must(t, m.Lock(ctx))
 			held := m.Context()
 			if orphaned {
 				s.Orphan()
@@ -155,7 +156,7 @@ func TestTxnIsCarriedOutOnlyWhileHeld(t *testing.T) {
 	for name, kind := range holders {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
-			s := newSession(t, e.Client)
+			s := shared.Session(t, e.Client)
 			h, giveUp := kind.hold(e.ctx, t, s, e.prefix+"/lock")
 			data := e.prefix + "/data"
 			put := clientv3.OpPut(data, "1")
@@ -170,12 +171,12 @@ func TestTxnIsCarriedOutOnlyWhileHeld(t *testing.T) {
 				t.Errorf("while held, the condition failing: %v, %v", resp, err)
 			}
 			_, err = e.Delete(e.ctx, h.Key())
-			must(t, err)
-			later, _ := kind.hold(e.ctx, t, newSession(t, e.Client), e.prefix+"/lock")
+			shared.Must(t, err)
+			later, _ := kind.hold(e.ctx, t, shared.Session(t, e.Client), e.prefix+"/lock")
 			_, err = h.Txn(e.ctx).Then(clientv3.OpPut(data, "2")).Commit()
 			wantIs(t, err, kind.lost)
 			wantIs(t, context.Cause(h.Context()), kind.lost)
-			must(t, giveUp(e.ctx))
+			shared.Must(t, giveUp(e.ctx))
 			_, err = h.Txn(e.ctx).Then(clientv3.OpPut(data, "2")).Commit()
 			wantIs(t, err, kind.released)
 			if _, err := later.Txn(e.ctx).Commit(); err != nil {
@@ -190,11 +191,11 @@ func TestTxnIsCarriedOutOnlyWhileHeld(t *testing.T) {
 
 func TestTxnOfAWaiterIsNotCarriedOut(t *testing.T) {
 	e := newEnv(t)
-	must(t, concurrency.NewMutex(newSession(t, e.Client), e.prefix).Lock(e.ctx))
-	m := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
+	shared.Must(t, concurrency.NewMutex(shared.Session(t, e.Client), e.prefix).Lock(e.ctx))
+	m := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
 	ctx, cancel := context.WithCancel(e.ctx)
-	waiting := background(func() error { return m.Lock(ctx) })
-	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	waiting := shared.Background(func() error { return m.Lock(ctx) })
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 	_, err := m.Txn(e.ctx).Commit()
 	wantIs(t, err, concurrency.ErrLockReleased)
 	if resp, err := e.Txn(e.ctx).If(m.IsOwner()).Commit(); err != nil || resp.Succeeded {
@@ -204,26 +205,26 @@ func TestTxnOfAWaiterIsNotCarriedOut(t *testing.T) {
 		t.Errorf("token %d and context %v of a waiter", m.Rev(), m.Context())
 	}
 	cancel()
-	wantIs(t, result(e.ctx, t, waiting), context.Canceled)
+	wantIs(t, shared.Result(e.ctx, t, waiting), context.Canceled)
 }
 
 func TestSession(t *testing.T) {
 	e := newEnv(t)
 	granted := func(s *concurrency.Session) int64 {
 		resp, err := e.TimeToLive(e.ctx, s.Lease())
-		must(t, err)
+		shared.Must(t, err)
 		return resp.GrantedTTL
 	}
 	type key struct{}
 	ctx, cancel := context.WithCancel(context.WithValue(e.ctx, key{}, "value"))
-	s := newSession(t, e.Client)
+	s := shared.Session(t, e.Client)
 	if got := granted(s); got != 60 || s.Client() != e.Client || s.Ctx().Err() != nil {
 		t.Errorf("time to live %d, context %v", got, s.Ctx())
 	}
-	if got := granted(newSession(t, e.Client, concurrency.WithTTL(0))); got != 60 {
+	if got := granted(shared.Session(t, e.Client, concurrency.WithTTL(0))); got != 60 {
 		t.Errorf("time to live %d without a good one", got)
 	}
-	bound := newSession(t, e.Client, concurrency.WithTTL(7), concurrency.WithContext(ctx))
+	bound := shared.Session(t, e.Client, concurrency.WithTTL(7), concurrency.WithContext(ctx))
 	if got := granted(bound); got != 7 || bound.Ctx().Value(key{}) != "value" {
 		t.Errorf("time to live %d, value %v", got, bound.Ctx().Value(key{}))
 	}
@@ -237,7 +238,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("the lease was revoked")
 	}
 
-	again := newSession(t, e.Client, concurrency.WithLease(s.Lease()))
+	again := shared.Session(t, e.Client, concurrency.WithLease(s.Lease()))
 	if again.Lease() != s.Lease() {
 		t.Errorf("lease %x, want %x", again.Lease(), s.Lease())
 	}
@@ -247,18 +248,18 @@ func TestSession(t *testing.T) {
 	if got := granted(s); got != 60 {
 		t.Errorf("the lease is gone after Orphan")
 	}
-	must(t, s.Close())
+	shared.Must(t, s.Close())
 	<-s.Done()
 	if resp, err := e.TimeToLive(e.ctx, s.Lease()); err != nil || resp.TTL != -1 {
 		t.Errorf("after Close: %v, %v", resp, err)
 	}
 
-	none := newSession(t, e.Client, concurrency.WithLease(s.Lease()))
+	none := shared.Session(t, e.Client, concurrency.WithLease(s.Lease()))
 	wantIs(t, awaitEnd(e.ctx, t, none.Ctx()), concurrency.ErrSessionExpired, rpctypes.ErrLeaseNotFound)
 
-	cli := newClient(t, e.cluster)
-	s = newSession(t, cli)
-	must(t, cli.Close())
+	cli := shared.ClientFor(t, e.cluster)
+	s = shared.Session(t, cli)
+	shared.Must(t, cli.Close())
 	<-s.Done()
 	wantIs(t, context.Cause(s.Ctx()), context.Canceled)
 	if _, err := concurrency.NewSession(cli); err != context.Canceled { //nolint:errorlint // bare
@@ -268,7 +269,7 @@ func TestSession(t *testing.T) {
 
 func TestLocker(t *testing.T) {
 	e := newEnv(t)
-	l := concurrency.NewLocker(newSession(t, e.Client), e.prefix)
+	l := concurrency.NewLocker(shared.Session(t, e.Client), e.prefix)
 	l.Lock()
 	if got := e.keys(t, e.prefix); len(got) != 1 {
 		t.Errorf("keys while locked: %q", got)

@@ -12,14 +12,15 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 func TestLockExcludesOtherSessions(t *testing.T) {
 	e := newEnv(t)
-	s1, s2 := newSession(t, e.Client), newSession(t, e.Client)
+	s1, s2 := shared.Session(t, e.Client), shared.Session(t, e.Client)
 	m1, m2 := concurrency.NewMutex(s1, e.prefix), concurrency.NewMutex(s2, e.prefix)
 
-	must(t, m1.Lock(e.ctx))
+	shared.Must(t, m1.Lock(e.ctx))
 	if want := fmt.Sprintf("%s/%x", e.prefix, s1.Lease()); m1.Key() != want {
 		t.Errorf("key %q, want %q", m1.Key(), want)
 	}
@@ -33,20 +34,20 @@ func TestLockExcludesOtherSessions(t *testing.T) {
 	if got := e.keys(t, e.prefix); len(got) != 1 {
 		t.Errorf("keys after TryLock: %q", got)
 	}
-	waiting := background(func() error { return m2.Lock(e.ctx) })
-	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	waiting := shared.Background(func() error { return m2.Lock(e.ctx) })
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 	select {
 	case err := <-waiting:
 		t.Fatalf("Lock of a lock that another session holds returned %v", err)
 	default:
 	}
 	token := m1.Rev()
-	must(t, m1.Unlock(e.ctx))
-	must(t, result(e.ctx, t, waiting))
+	shared.Must(t, m1.Unlock(e.ctx))
+	shared.Must(t, shared.Result(e.ctx, t, waiting))
 	if m2.Rev() <= token {
 		t.Errorf("token %d after %d", m2.Rev(), token)
 	}
-	must(t, m2.Unlock(e.ctx))
+	shared.Must(t, m2.Unlock(e.ctx))
 	if got := e.keys(t, e.prefix); len(got) != 0 {
 		t.Errorf("keys in the end: %q", got)
 	}
@@ -56,23 +57,23 @@ func TestLockIsGivenInOrder(t *testing.T) {
 	e := newEnv(t)
 	const n = 8
 	order := make(chan int, n)
-	first := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
-	must(t, first.Lock(e.ctx))
+	first := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
+	shared.Must(t, first.Lock(e.ctx))
 	var done []<-chan error
 	for i := range n {
-		m := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
-		done = append(done, background(func() error {
+		m := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
+		done = append(done, shared.Background(func() error {
 			if err := m.Lock(e.ctx); err != nil {
 				return err
 			}
 			order <- i
 			return m.Unlock(e.ctx)
 		}))
-		awaitKeys(e.ctx, t, e.Client, e.prefix, 2+i)
+		shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2+i)
 	}
-	must(t, first.Unlock(e.ctx))
+	shared.Must(t, first.Unlock(e.ctx))
 	for want := range n {
-		must(t, result(e.ctx, t, done[want]))
+		shared.Must(t, shared.Result(e.ctx, t, done[want]))
 		if got := <-order; got != want {
 			t.Errorf("session %d had the lock, want %d", got, want)
 		}
@@ -81,13 +82,13 @@ func TestLockIsGivenInOrder(t *testing.T) {
 
 func TestMutexesOfOneSessionAreOneLock(t *testing.T) {
 	e := newEnv(t)
-	s := newSession(t, e.Client)
+	s := shared.Session(t, e.Client)
 	m1, m2 := concurrency.NewMutex(s, e.prefix), concurrency.NewMutex(s, e.prefix)
-	must(t, m1.Lock(e.ctx))
+	shared.Must(t, m1.Lock(e.ctx))
 	held := m1.Context()
-	must(t, m1.Lock(e.ctx))
-	must(t, m2.Lock(e.ctx))
-	must(t, m2.TryLock(e.ctx))
+	shared.Must(t, m1.Lock(e.ctx))
+	shared.Must(t, m2.Lock(e.ctx))
+	shared.Must(t, m2.TryLock(e.ctx))
 	if m1.Rev() != m2.Rev() || m1.Context() != held {
 		t.Errorf("tokens %d and %d, context the same: %v", m1.Rev(), m2.Rev(), m1.Context() == held)
 	}
@@ -100,14 +101,14 @@ func TestMutexesOfOneSessionAreOneLock(t *testing.T) {
 	if held.Err() != nil {
 		t.Errorf("lock lost: %v", context.Cause(held))
 	}
-	must(t, m2.Unlock(e.ctx))
+	shared.Must(t, m2.Unlock(e.ctx))
 	wantIs(t, awaitEnd(e.ctx, t, held), concurrency.ErrLockLost)
-	must(t, m1.Unlock(e.ctx))
+	shared.Must(t, m1.Unlock(e.ctx))
 }
 
 func TestUnlockWithoutLock(t *testing.T) {
 	e := newEnv(t)
-	m := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
+	m := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
 	if err := m.Unlock(e.ctx); err != concurrency.ErrLockReleased { //nolint:errorlint // bare, as documented
 		t.Errorf("Unlock before Lock: %v", err)
 	}
@@ -117,11 +118,11 @@ func TestUnlockWithoutLock(t *testing.T) {
 	if resp, err := e.Txn(e.ctx).If(m.IsOwner()).Commit(); err != nil || resp.Succeeded {
 		t.Errorf("IsOwner before Lock: %v, %v", resp, err)
 	}
-	must(t, m.Lock(e.ctx))
+	shared.Must(t, m.Lock(e.ctx))
 	if resp, err := e.Txn(e.ctx).If(m.IsOwner()).Commit(); err != nil || !resp.Succeeded {
 		t.Errorf("IsOwner while locked: %v, %v", resp, err)
 	}
-	must(t, m.Unlock(e.ctx))
+	shared.Must(t, m.Unlock(e.ctx))
 	if err := m.Unlock(e.ctx); err != concurrency.ErrLockReleased { //nolint:errorlint // bare, as documented
 		t.Errorf("Unlock after Unlock: %v", err)
 	}
@@ -134,13 +135,13 @@ func TestUnlockWithoutLock(t *testing.T) {
 
 func TestUnlockSparesALaterLockOfTheSession(t *testing.T) {
 	e := newEnv(t)
-	s := newSession(t, e.Client)
+	s := shared.Session(t, e.Client)
 	m1, m2 := concurrency.NewMutex(s, e.prefix), concurrency.NewMutex(s, e.prefix)
-	must(t, m1.Lock(e.ctx))
+	shared.Must(t, m1.Lock(e.ctx))
 	_, err := e.Delete(e.ctx, m1.Key())
-	must(t, err)
-	must(t, m2.Lock(e.ctx))
-	must(t, m1.Unlock(e.ctx))
+	shared.Must(t, err)
+	shared.Must(t, m2.Lock(e.ctx))
+	shared.Must(t, m1.Unlock(e.ctx))
 	if got := e.keys(t, e.prefix); !slices.Equal(got, []string{m2.Key()}) {
 		t.Errorf("keys after the first Unlock: %q", got)
 	}
@@ -152,15 +153,15 @@ func TestUnlockSparesALaterLockOfTheSession(t *testing.T) {
 func TestUnlockCanBeRepeated(t *testing.T) {
 	e := newEnv(t)
 	lose := newLossy()
-	s := newSession(t, newClient(t, e.cluster, lose.option()))
+	s := shared.Session(t, shared.ClientFor(t, e.cluster, lose.option()))
 	m1, m2 := concurrency.NewMutex(s, e.prefix), concurrency.NewMutex(s, e.prefix)
-	must(t, m1.Lock(e.ctx))
+	shared.Must(t, m1.Lock(e.ctx))
 	lose.next(responses)
 	if err := m1.Unlock(e.ctx); err == nil {
 		t.Fatal("no error, though the response was lost")
 	}
-	must(t, m2.Lock(e.ctx)) // the first Unlock was carried out
-	must(t, m1.Unlock(e.ctx))
+	shared.Must(t, m2.Lock(e.ctx)) // the first Unlock was carried out
+	shared.Must(t, m1.Unlock(e.ctx))
 	if _, err := m2.Txn(e.ctx).Commit(); err != nil {
 		t.Errorf("the later lock is not held: %v", err)
 	}
@@ -188,31 +189,31 @@ func TestNoSuccessAfterTheSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
 
-			s := newSession(t, e.Client)
-			must(t, s.Close())
+			s := shared.Session(t, e.Client)
+			shared.Must(t, s.Close())
 			wantIs(t, acquirer(s, e.prefix)(e.ctx), concurrency.ErrSessionExpired)
 
-			s = newSession(t, e.Client)
+			s = shared.Session(t, e.Client)
 			_, err := e.Revoke(e.ctx, s.Lease())
-			must(t, err)
+			shared.Must(t, err)
 			wantIs(t, acquirer(s, e.prefix)(e.ctx), concurrency.ErrSessionExpired)
 			wantIs(t, awaitEnd(e.ctx, t, s.Ctx()), concurrency.ErrSessionExpired, rpctypes.ErrLeaseNotFound)
 			wantIs(t, acquirer(s, e.prefix)(e.ctx), concurrency.ErrSessionExpired)
 
 			// The lease ends before the response is there.
 			slow := newLossy()
-			s = newSession(t, newClient(t, e.cluster, slow.option()), concurrency.WithTTL(1))
+			s = shared.Session(t, shared.ClientFor(t, e.cluster, slow.option()), concurrency.WithTTL(1))
 			slow.next(func(context.Context) error {
 				_, err := e.Revoke(e.ctx, s.Lease())
-				must(t, err)
+				shared.Must(t, err)
 				<-s.Done()
 				return nil
 			})
 			wantIs(t, acquirer(s, e.prefix)(e.ctx), concurrency.ErrSessionExpired)
 
-			cli := newClient(t, e.cluster)
-			s = newSession(t, cli)
-			must(t, cli.Close())
+			cli := shared.ClientFor(t, e.cluster)
+			s = shared.Session(t, cli)
+			shared.Must(t, cli.Close())
 			wantIs(t, acquirer(s, e.prefix)(e.ctx), context.Canceled)
 
 			if got := e.keys(t, e.prefix); len(got) != 0 {
@@ -225,15 +226,15 @@ func TestNoSuccessAfterTheSession(t *testing.T) {
 // An orphaned session's lease lives on, and with it what can be done under it: etcd's lock service works so.
 func TestLockOfAnOrphanedSession(t *testing.T) {
 	e := newEnv(t)
-	s := newSession(t, e.Client)
+	s := shared.Session(t, e.Client)
 	s.Orphan()
 	m := concurrency.NewMutex(s, e.prefix)
-	must(t, m.Lock(e.ctx))
+	shared.Must(t, m.Lock(e.ctx))
 	if _, err := m.Txn(e.ctx).Commit(); err != nil {
 		t.Error(err)
 	}
 	held := m.Context()
-	must(t, s.Close())
+	shared.Must(t, s.Close())
 	wantIs(t, awaitEnd(e.ctx, t, held), concurrency.ErrSessionExpired)
 }
 
@@ -261,14 +262,14 @@ func TestWaiterFailsWithItsSession(t *testing.T) {
 			t.Run(call+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				e := newEnv(t)
-				holder := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
-				must(t, holder.Lock(e.ctx))
-				s := newSession(t, e.Client, f.opts...)
-				waiting := background(func() error { return acquirers[call](s, e.prefix)(e.ctx) })
-				awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
-				must(t, f.fault(e, s))
+				holder := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
+				shared.Must(t, holder.Lock(e.ctx))
+				s := shared.Session(t, e.Client, f.opts...)
+				waiting := shared.Background(func() error { return acquirers[call](s, e.prefix)(e.ctx) })
+				shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+				shared.Must(t, f.fault(e, s))
 				// The holder does not leave meanwhile.
-				err := result(e.ctx, t, waiting)
+				err := shared.Result(e.ctx, t, waiting)
 				if err != concurrency.ErrSessionExpired { //nolint:errorlint // bare, as documented
 					t.Errorf("the waiter got %v", err)
 				}
@@ -281,10 +282,10 @@ func TestLockThatFailsLeavesNoKey(t *testing.T) {
 	for _, call := range []string{"Lock", "Campaign"} {
 		t.Run(call, func(t *testing.T) {
 			e := newEnv(t)
-			holder := concurrency.NewMutex(newSession(t, e.Client), e.prefix)
-			must(t, holder.Lock(e.ctx))
+			holder := concurrency.NewMutex(shared.Session(t, e.Client), e.prefix)
+			shared.Must(t, holder.Lock(e.ctx))
 			lossy := newLossy()
-			s := newSession(t, newClient(t, e.cluster, lossy.option()))
+			s := shared.Session(t, shared.ClientFor(t, e.cluster, lossy.option()))
 			fails := func(fault string, ctx context.Context, want error) {
 				t.Helper()
 				if err := acquirers[call](s, e.prefix)(ctx); err != want { //nolint:errorlint // bare, as documented
@@ -303,7 +304,7 @@ func TestLockThatFailsLeavesNoKey(t *testing.T) {
 			stop := context.AfterFunc(e.ctx, cancel)
 			defer stop()
 			go func() {
-				awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+				shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 				cancel()
 			}()
 			fails("cancelled", ctx, context.Canceled)
@@ -321,18 +322,18 @@ func TestLockThatFailsLeavesNoKey(t *testing.T) {
 			// A second one of the same session still waits for the key that the first one has made.
 			first, cancelFirst := context.WithCancel(e.ctx)
 			second, cancelSecond := context.WithCancel(e.ctx)
-			one := background(func() error { return acquirers[call](s, e.prefix)(first) })
-			awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+			one := shared.Background(func() error { return acquirers[call](s, e.prefix)(first) })
+			shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 			await := lossy.count()
-			two := background(func() error { return acquirers[call](s, e.prefix)(second) })
+			two := shared.Background(func() error { return acquirers[call](s, e.prefix)(second) })
 			await(e.ctx, t, 2) // it has found the key, and who is before it
 			cancelFirst()
-			wantIs(t, result(e.ctx, t, one), context.Canceled)
+			wantIs(t, shared.Result(e.ctx, t, one), context.Canceled)
 			if got := e.keys(t, e.prefix); len(got) != 2 {
 				t.Errorf("keys while another one waits: %q", got)
 			}
 			cancelSecond()
-			wantIs(t, result(e.ctx, t, two), context.Canceled)
+			wantIs(t, shared.Result(e.ctx, t, two), context.Canceled)
 			if got := e.keys(t, e.prefix); !slices.Equal(got, []string{holder.Key()}) {
 				t.Errorf("keys after the last one: %q", got)
 			}
@@ -344,7 +345,7 @@ func TestLockThatFailsLeavesNoKey(t *testing.T) {
 func TestKeyOfALateRequestIsDeleted(t *testing.T) {
 	e := newEnv(t)
 	late := newLossy()
-	s := newSession(t, newClient(t, e.cluster, late.option()))
+	s := shared.Session(t, shared.ClientFor(t, e.cluster, late.option()))
 	m := concurrency.NewMutex(s, e.prefix)
 
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -352,7 +353,7 @@ func TestKeyOfALateRequestIsDeleted(t *testing.T) {
 	release := late.nextLate(cancel)
 	wantIs(t, m.Lock(ctx), context.Canceled)
 	watch := e.Watch(e.ctx, e.prefix, clientv3.WithPrefix())
-	must(t, release())
+	shared.Must(t, release())
 	for _, want := range []mvccpb.Event_EventType{clientv3.EventTypePut, clientv3.EventTypeDelete} {
 		if resp := <-watch; len(resp.Events) != 1 || resp.Events[0].Type != want {
 			t.Fatalf("event %v, want a %v", resp.Events, want)
@@ -364,12 +365,12 @@ func TestKeyOfALateRequestIsDeleted(t *testing.T) {
 	defer cancel()
 	release = late.nextLate(cancel)
 	wantIs(t, m.Lock(ctx), context.Canceled)
-	must(t, m.Lock(e.ctx))
-	must(t, release())
+	shared.Must(t, m.Lock(e.ctx))
+	shared.Must(t, release())
 	if _, err := m.Txn(e.ctx).Commit(); err != nil {
 		t.Errorf("the lock was lost: %v", err)
 	}
-	must(t, m.Unlock(e.ctx))
+	shared.Must(t, m.Unlock(e.ctx))
 	if got := e.keys(t, e.prefix); len(got) != 0 {
 		t.Errorf("keys in the end: %q", got)
 	}
@@ -378,14 +379,14 @@ func TestKeyOfALateRequestIsDeleted(t *testing.T) {
 func TestLockSurvivesALostResponse(t *testing.T) {
 	e := newEnv(t)
 	lossy := newLossy()
-	s := newSession(t, newClient(t, e.cluster, lossy.option()))
+	s := shared.Session(t, shared.ClientFor(t, e.cluster, lossy.option()))
 	m := concurrency.NewMutex(s, e.prefix)
 	lossy.next(responses)
-	must(t, m.Lock(e.ctx))
+	shared.Must(t, m.Lock(e.ctx))
 	if _, err := m.Txn(e.ctx).Commit(); err != nil {
 		t.Error(err)
 	}
-	must(t, m.Unlock(e.ctx))
+	shared.Must(t, m.Unlock(e.ctx))
 	if got := e.keys(t, e.prefix); len(got) != 0 {
 		t.Errorf("keys in the end: %q", got)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 // describe tells one report of a leader from another.
@@ -38,7 +39,7 @@ func next(ctx context.Context, t testing.TB, reports <-chan *clientv3.GetRespons
 
 func TestObserve(t *testing.T) {
 	e := newEnv(t)
-	s1, s2 := newSession(t, e.Client), newSession(t, e.Client)
+	s1, s2 := shared.Session(t, e.Client), shared.Session(t, e.Client)
 	e1, e2 := concurrency.NewElection(s1, e.prefix), concurrency.NewElection(s2, e.prefix)
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
@@ -50,19 +51,19 @@ func TestObserve(t *testing.T) {
 			t.Errorf("reported %s, want %s", got, want)
 		}
 	}
-	must(t, e1.Campaign(e.ctx, "a"))
+	shared.Must(t, e1.Campaign(e.ctx, "a"))
 	want(e1, "a")
-	must(t, e1.Proclaim(e.ctx, "b"))
+	shared.Must(t, e1.Proclaim(e.ctx, "b"))
 	want(e1, "b")
-	waiting := background(func() error { return e2.Campaign(e.ctx, "c") })
-	awaitKeys(e.ctx, t, e.Client, e.prefix, 2)
-	must(t, e1.Resign(e.ctx))
-	must(t, result(e.ctx, t, waiting))
+	waiting := shared.Background(func() error { return e2.Campaign(e.ctx, "c") })
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
+	shared.Must(t, e1.Resign(e.ctx))
+	shared.Must(t, shared.Result(e.ctx, t, waiting))
 	if got, want := next(e.ctx, t, reports), fmt.Sprintf("%s created in %d, c in %d", e2.Key(), e2.Rev(), e2.Rev()); got != want {
 		t.Errorf("reported %s, want %s", got, want)
 	}
-	must(t, e2.Resign(e.ctx))
-	must(t, e1.Campaign(e.ctx, "d"))
+	shared.Must(t, e2.Resign(e.ctx))
+	shared.Must(t, e1.Campaign(e.ctx, "d"))
 	want(e1, "d")
 	cancel()
 	if resp, ok := <-reports; ok {
@@ -85,7 +86,7 @@ func (el *electorate) change(ctx context.Context, t testing.TB, n int) []string 
 		before := el.leader()
 		op := el.pick(fmt.Sprint(i))
 		resp, err := el.kv.Do(ctx, op)
-		must(t, err)
+		shared.Must(t, err)
 		for _, kv := range el.candidates {
 			if kv.ModRevision == 0 {
 				kv.ModRevision = resp.Put().Header.Revision
@@ -135,7 +136,7 @@ func (el *electorate) leader() string {
 func pastProxy(t testing.TB, m *etcdtest.Member) clientv3.KV {
 	t.Helper()
 	conn, err := m.Dial()
-	must(t, err)
+	shared.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return clientv3.NewKVFromKVClient(pb.NewKVClient(conn), nil)
 }
@@ -143,8 +144,8 @@ func pastProxy(t testing.TB, m *etcdtest.Member) clientv3.KV {
 // Every change is reported once, in order, however fast changes come and whatever happens to connections.
 func TestObserveReportsEachLeaderOnce(t *testing.T) {
 	cluster := etcdtest.Run(t, etcdtest.WithMembers(3), etcdtest.WithProxies())
-	ctx := testContext(t)
-	s := newSession(t, newClient(t, cluster))
+	ctx := shared.Context(t)
+	s := shared.Session(t, shared.ClientFor(t, cluster))
 	observing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reports := concurrency.NewElection(s, "election").Observe(observing)
@@ -172,8 +173,8 @@ func TestObserveReportsEachLeaderOnce(t *testing.T) {
 
 func TestObserveGoesOnAfterCompaction(t *testing.T) {
 	cluster := etcdtest.Run(t, etcdtest.WithProxies())
-	ctx := testContext(t)
-	s := newSession(t, newClient(t, cluster))
+	ctx := shared.Context(t)
+	s := shared.Session(t, shared.ClientFor(t, cluster))
 	observing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reports := concurrency.NewElection(s, "election").Observe(observing)
@@ -183,9 +184,9 @@ func TestObserveGoesOnAfterCompaction(t *testing.T) {
 	compact := func() {
 		t.Helper()
 		resp, err := el.kv.Put(ctx, "other", "")
-		must(t, err)
+		shared.Must(t, err)
 		_, err = el.kv.Compact(ctx, resp.Header.Revision)
-		must(t, err)
+		shared.Must(t, err)
 	}
 	want := el.change(ctx, t, 1)
 	if got := next(ctx, t, reports); got != want[0] {
@@ -212,7 +213,7 @@ func TestObserveGoesOnAfterCompaction(t *testing.T) {
 	// There is none, and then there is.
 	proxy.Cut()
 	_, err := el.kv.Delete(ctx, "election/", clientv3.WithPrefix())
-	must(t, err)
+	shared.Must(t, err)
 	el.candidates = nil
 	compact()
 	proxy.Heal()

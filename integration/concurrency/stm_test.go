@@ -20,6 +20,7 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 var levels = []struct {
@@ -38,13 +39,13 @@ var levels = []struct {
 func (e *env) put(t testing.TB, key, val string) {
 	t.Helper()
 	_, err := e.Put(e.ctx, key, val)
-	must(t, err)
+	shared.Must(t, err)
 }
 
 func (e *env) value(t testing.TB, key string) string {
 	t.Helper()
 	resp, err := e.Get(e.ctx, key)
-	must(t, err)
+	shared.Must(t, err)
 	if len(resp.Kvs) == 0 {
 		return ""
 	}
@@ -68,7 +69,7 @@ func TestSTMReadsAndWrites(t *testing.T) {
 			e.put(t, a, "1")
 			e.put(t, b, "2")
 			resp, err := e.Get(e.ctx, b)
-			must(t, err)
+			shared.Must(t, err)
 			rev := resp.Kvs[0].ModRevision
 			txn, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
 				if got := s.Get(a) + s.Get(b) + s.Get(none) + s.Get(); got != "12" {
@@ -111,7 +112,7 @@ func TestSTMIsolation(t *testing.T) {
 					apply(s, attempts == 1)
 					return nil
 				}, concurrency.WithIsolation(l.level))
-				must(t, err)
+				shared.Must(t, err)
 				return attempts
 			}
 			want := func(what string, got, protected int) {
@@ -167,7 +168,7 @@ func TestSTMIsolation(t *testing.T) {
 					e.put(t, e.prefix+"/none", "")
 				case 2:
 					_, err := e.Delete(e.ctx, e.prefix+"/none")
-					must(t, err)
+					shared.Must(t, err)
 				}
 			})
 			want("created and deleted", attempts, 3)
@@ -216,7 +217,7 @@ func TestSTMRangesAreProtectedFromPhantoms(t *testing.T) {
 			}
 			for _, c := range changes {
 				_, err := e.Delete(e.ctx, p, clientv3.WithPrefix())
-				must(t, err)
+				shared.Must(t, err)
 				e.put(t, p+"a", "1")
 				e.put(t, p+"c", "3")
 				var seen []string
@@ -224,7 +225,7 @@ func TestSTMRangesAreProtectedFromPhantoms(t *testing.T) {
 					seen = append(seen, list(s, p))
 					if len(seen) == 1 {
 						_, err := e.Do(e.ctx, c.change)
-						must(t, err)
+						shared.Must(t, err)
 					}
 					if again := list(s, p); again != seen[len(seen)-1] {
 						t.Errorf("%s: read %q, and then %q", c.name, seen[len(seen)-1], again)
@@ -232,7 +233,7 @@ func TestSTMRangesAreProtectedFromPhantoms(t *testing.T) {
 					s.Put(e.prefix+"-out", "")
 					return nil
 				}, concurrency.WithIsolation(l.level))
-				must(t, err)
+				shared.Must(t, err)
 				want := []string{c.before}
 				if l.protected && !c.free {
 					want = append(want, c.after)
@@ -277,10 +278,10 @@ func TestSTMRangesAndWhatIsWritten(t *testing.T) {
 				want("key deleted", list(s, p), "b=again c=changed")
 				return nil
 			}, concurrency.WithIsolation(l.level))
-			must(t, err)
+			shared.Must(t, err)
 			var left []string
 			resp, err := e.Get(e.ctx, p, clientv3.WithPrefix())
-			must(t, err)
+			shared.Must(t, err)
 			for _, kv := range resp.Kvs {
 				left = append(left, fmt.Sprintf("%s=%s", strings.TrimPrefix(string(kv.Key), p), kv.Value))
 			}
@@ -309,7 +310,7 @@ func TestSTMOverlappingReadsAreRepeatable(t *testing.T) {
 				if attempts == 1 {
 					_, err := e.Txn(e.ctx).Then(clientv3.OpPut(p+"a", "2"), clientv3.OpPut(p+"none", "2"),
 						clientv3.OpDelete(p+"b"), clientv3.OpPut(p+"bb", "2")).Commit()
-					must(t, err)
+					shared.Must(t, err)
 					if got := list(s, p); got != "a=1 b=1" {
 						t.Errorf("read %q after other values", got)
 					}
@@ -319,7 +320,7 @@ func TestSTMOverlappingReadsAreRepeatable(t *testing.T) {
 				}
 				return nil
 			}, concurrency.WithIsolation(l.level))
-			must(t, err)
+			shared.Must(t, err)
 			if want := 1 + bit(l.protected); attempts != want {
 				t.Errorf("%d attempts, want %d", attempts, want)
 			}
@@ -330,7 +331,7 @@ func TestSTMOverlappingReadsAreRepeatable(t *testing.T) {
 func TestSTMPrefetch(t *testing.T) {
 	e := newEnv(t)
 	var requests atomic.Int64
-	cli := newClient(t, e.cluster, counted(&requests))
+	cli := shared.ClientFor(t, e.cluster, counted(&requests))
 	for _, l := range levels {
 		requests.Store(0)
 		_, err := concurrency.NewSTM(cli, func(s concurrency.STM) error {
@@ -339,7 +340,7 @@ func TestSTMPrefetch(t *testing.T) {
 			s.Get(e.prefix+"/b", e.prefix+"/a")
 			return nil
 		}, concurrency.WithIsolation(l.level), concurrency.WithPrefetch(e.prefix+"/a"), concurrency.WithPrefetch(e.prefix+"/b"))
-		must(t, err)
+		shared.Must(t, err)
 		if got := requests.Load(); got != 2 { // the read, and the commit
 			t.Errorf("%s: %d requests", l.name, got)
 		}
@@ -444,7 +445,7 @@ func TestSTMRangesAreReadAtTheSnapshot(t *testing.T) {
 				}, "b=2, a=2 bb=2 c=1"},
 			} {
 				_, err := e.Delete(e.ctx, p, clientv3.WithPrefix())
-				must(t, err)
+				shared.Must(t, err)
 				for _, key := range []string{"-first", "/a", "/b", "/c"} {
 					e.put(t, e.prefix+key, "1")
 				}
@@ -453,13 +454,13 @@ func TestSTMRangesAreReadAtTheSnapshot(t *testing.T) {
 					s.Get(e.prefix + "-first")
 					if len(seen) == 0 {
 						_, err := e.Txn(e.ctx).Then(c.changes...).Commit()
-						must(t, err)
+						shared.Must(t, err)
 					}
 					// The second read goes beyond the first one.
 					seen = append(seen, list(s, p+"b")+", "+list(s, p))
 					return nil
 				}, concurrency.WithIsolation(l.level))
-				must(t, err)
+				shared.Must(t, err)
 				want := []string{c.after}
 				if l.snapshot {
 					want = []string{"=1, a=1 b=1 c=1", c.after}
@@ -480,16 +481,16 @@ func TestSTMReadsAnewAfterCompaction(t *testing.T) {
 		"range": func(s concurrency.STM) string { return list(s, e.prefix+"/b") },
 	} {
 		_, err := e.Delete(e.ctx, e.prefix, clientv3.WithPrefix())
-		must(t, err)
+		shared.Must(t, err)
 		var seen []string
 		_, err = concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
 			s.Get(e.prefix + "/a")
 			if len(seen) == 0 {
 				e.put(t, e.prefix+"/b", "1")
 				resp, err := e.Put(e.ctx, e.prefix+"/b", "2")
-				must(t, err)
+				shared.Must(t, err)
 				_, err = e.Compact(e.ctx, resp.Header.Revision)
-				must(t, err)
+				shared.Must(t, err)
 			}
 			seen = append(seen, "none") // unless the read returns
 			seen[len(seen)-1] = read(s)
@@ -512,7 +513,7 @@ func TestSTMReadsManyKeys(t *testing.T) {
 		}
 		return nil
 	}, concurrency.WithIsolation(concurrency.ReadCommitted))
-	must(t, err)
+	shared.Must(t, err)
 	for _, l := range levels {
 		_, err := concurrency.NewSTM(e.Client, func(s concurrency.STM) error {
 			list(s, e.prefix)
@@ -521,7 +522,7 @@ func TestSTMReadsManyKeys(t *testing.T) {
 			}
 			return nil
 		}, concurrency.WithIsolation(l.level))
-		must(t, err)
+		shared.Must(t, err)
 	}
 }
 
@@ -536,7 +537,7 @@ func bankTime(t testing.TB) time.Duration {
 		return 1500 * time.Millisecond
 	}
 	d, err := time.ParseDuration(env)
-	must(t, err)
+	shared.Must(t, err)
 	return d
 }
 
@@ -553,21 +554,21 @@ func TestSTMBank(t *testing.T) {
 	cluster := etcdtest.Run(t, etcdtest.WithMembers(3))
 	clients := make([]*clientv3.Client, 3)
 	for i := range clients {
-		clients[i] = newClient(t, cluster)
+		clients[i] = shared.ClientFor(t, cluster)
 	}
 	for _, l := range levels {
 		if !l.protected {
 			continue
 		}
 		t.Run(l.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), duration+testTimeout)
+			ctx, cancel := context.WithTimeout(t.Context(), duration+shared.Timeout)
 			defer cancel()
 			prefix := l.name + "/"
 			names := make([]string, accounts)
 			for i := range names {
 				names[i] = fmt.Sprintf("%s%02d", prefix, i)
 				_, err := clients[0].Put(ctx, names[i], strconv.Itoa(money))
-				must(t, err)
+				shared.Must(t, err)
 			}
 			var (
 				wg                      sync.WaitGroup

@@ -13,15 +13,16 @@ import (
 
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 func TestBarrier(t *testing.T) {
 	e := newEnv(t)
 	b := recipe.NewBarrier(e.Client, e.prefix)
-	must(t, b.Wait())
-	must(t, b.Release())
-	must(t, b.Hold())
-	if err := recipe.NewBarrier(newClient(t, e.cluster), e.prefix).Hold(); err != recipe.ErrKeyExists { //nolint:errorlint // bare
+	shared.Must(t, b.Wait())
+	shared.Must(t, b.Release())
+	shared.Must(t, b.Hold())
+	if err := recipe.NewBarrier(shared.ClientFor(t, e.cluster), e.prefix).Hold(); err != recipe.ErrKeyExists { //nolint:errorlint // bare
 		t.Errorf("Hold of a barrier that is held: %v", err)
 	}
 	if got := e.keys(t); len(got) != 1 || got[0] != "" {
@@ -29,26 +30,26 @@ func TestBarrier(t *testing.T) {
 	}
 	var waiting []<-chan error
 	for range 5 {
-		waiting = append(waiting, background(recipe.NewBarrier(newClient(t, e.cluster), e.prefix).Wait))
+		waiting = append(waiting, shared.Background(recipe.NewBarrier(shared.ClientFor(t, e.cluster), e.prefix).Wait))
 	}
 	waits(t, waiting...)
 	// Something else changes it.
 	_, err := e.Put(e.ctx, e.prefix, "still there")
-	must(t, err)
+	shared.Must(t, err)
 	waits(t, waiting...)
-	must(t, b.Release())
+	shared.Must(t, b.Release())
 	for _, done := range waiting {
-		must(t, e.result(t, done))
+		shared.Must(t, shared.Result(e.ctx, t, done))
 	}
 
-	must(t, b.Hold())
-	cli := newClient(t, e.cluster)
-	done := background(recipe.NewBarrier(cli, e.prefix).Wait)
-	must(t, cli.Close())
-	if err := e.result(t, done); !errors.Is(err, context.Canceled) {
+	shared.Must(t, b.Hold())
+	cli := shared.ClientFor(t, e.cluster)
+	done := shared.Background(recipe.NewBarrier(cli, e.prefix).Wait)
+	shared.Must(t, cli.Close())
+	if err := shared.Result(e.ctx, t, done); !errors.Is(err, context.Canceled) {
 		t.Errorf("Wait of a client that was closed: %v", err)
 	}
-	must(t, b.Release())
+	shared.Must(t, b.Release())
 }
 
 func TestDoubleBarrier(t *testing.T) {
@@ -56,33 +57,33 @@ func TestDoubleBarrier(t *testing.T) {
 	const n = 3
 	var barriers []*recipe.DoubleBarrier
 	for range n {
-		barriers = append(barriers, recipe.NewDoubleBarrier(newSession(t, e.Client), e.prefix, n))
+		barriers = append(barriers, recipe.NewDoubleBarrier(shared.Session(t, e.Client), e.prefix, n))
 	}
-	must(t, barriers[0].Leave()) // it has not entered
+	shared.Must(t, barriers[0].Leave()) // it has not entered
 	for round := range 3 {
 		var calls []<-chan error
 		for i := range n {
 			waits(t, calls...)
-			calls = append(calls, background(barriers[(i+round)%n].Enter))
-			e.awaitKeys(t, e.prefix+"/waiters/", i+1)
+			calls = append(calls, shared.Background(barriers[(i+round)%n].Enter))
+			shared.AwaitKeys(e.ctx, t, e.Client, e.prefix+"/waiters/", i+1)
 		}
 		for _, done := range calls {
-			must(t, e.result(t, done))
+			shared.Must(t, shared.Result(e.ctx, t, done))
 		}
 		if got := e.keys(t); len(got) != n+1 || !strings.HasPrefix(got[0], "/waiters/") || got[n] != "/ready" {
 			t.Errorf("keys %q", got)
 		}
-		late := recipe.NewDoubleBarrier(newSession(t, e.Client), e.prefix, n)
+		late := recipe.NewDoubleBarrier(shared.Session(t, e.Client), e.prefix, n)
 		if err := late.Enter(); err != recipe.ErrTooManyClients { //nolint:errorlint // bare
 			t.Errorf("Enter of one too many: %v", err)
 		}
 		calls = nil
 		for i := range n {
 			waits(t, calls...)
-			calls = append(calls, background(barriers[i].Leave))
+			calls = append(calls, shared.Background(barriers[i].Leave))
 		}
 		for _, done := range calls {
-			must(t, e.result(t, done))
+			shared.Must(t, shared.Result(e.ctx, t, done))
 		}
 		if got := e.keys(t); len(got) != 0 {
 			t.Errorf("keys in the end %q", got)
@@ -103,7 +104,7 @@ func TestDoubleBarrierKeepsProcessesTogether(t *testing.T) {
 		begun, ending [rounds]atomic.Int64
 	)
 	for range n {
-		b := recipe.NewDoubleBarrier(newSession(t, newClient(t, e.cluster)), e.prefix, n)
+		b := recipe.NewDoubleBarrier(shared.Session(t, shared.ClientFor(t, e.cluster)), e.prefix, n)
 		wg.Go(func() {
 			for round := range rounds {
 				begun[round].Add(1)
@@ -138,14 +139,14 @@ func TestDoubleBarrierKeepsProcessesTogether(t *testing.T) {
 func TestDoubleBarrierCountsTheDeadAsGone(t *testing.T) {
 	e := newEnv(t)
 	barrier := func() (*recipe.DoubleBarrier, *concurrency.Session) {
-		s := newSession(t, e.Client)
+		s := shared.Session(t, e.Client)
 		return recipe.NewDoubleBarrier(s, e.prefix, 2), s
 	}
 	dead, s := barrier()
-	entering := background(dead.Enter)
-	e.awaitKeys(t, e.prefix, 1)
-	must(t, s.Close())
-	if err := e.result(t, entering); !errors.Is(err, concurrency.ErrSessionExpired) {
+	entering := shared.Background(dead.Enter)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 1)
+	shared.Must(t, s.Close())
+	if err := shared.Result(e.ctx, t, entering); !errors.Is(err, concurrency.ErrSessionExpired) {
 		t.Errorf("Enter of a session that has ended: %v", err)
 	}
 	if err := dead.Enter(); !errors.Is(err, concurrency.ErrSessionExpired) {
@@ -154,36 +155,36 @@ func TestDoubleBarrierCountsTheDeadAsGone(t *testing.T) {
 
 	b1, s1 := barrier()
 	b2, s2 := barrier()
-	entering = background(b1.Enter)
-	e.awaitKeys(t, e.prefix, 1)
-	must(t, b2.Enter())
-	must(t, e.result(t, entering))
-	leaving := background(b1.Leave) // the oldest one, which waits for the other
+	entering = shared.Background(b1.Enter)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 1)
+	shared.Must(t, b2.Enter())
+	shared.Must(t, shared.Result(e.ctx, t, entering))
+	leaving := shared.Background(b1.Leave) // the oldest one, which waits for the other
 	waits(t, leaving)
-	must(t, s2.Close())
-	must(t, e.result(t, leaving))
+	shared.Must(t, s2.Close())
+	shared.Must(t, shared.Result(e.ctx, t, leaving))
 
 	b1, _ = barrier()
 	_ = s1
 	b2, s2 = barrier()
-	entering = background(b2.Enter)
-	e.awaitKeys(t, e.prefix, 1)
-	must(t, b1.Enter())
-	must(t, e.result(t, entering))
-	leaving = background(b1.Leave) // the youngest one, which waits for the oldest
-	e.awaitKeys(t, e.prefix+"/waiters/", 1)
+	entering = shared.Background(b2.Enter)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 1)
+	shared.Must(t, b1.Enter())
+	shared.Must(t, shared.Result(e.ctx, t, entering))
+	leaving = shared.Background(b1.Leave) // the youngest one, which waits for the oldest
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix+"/waiters/", 1)
 	waits(t, leaving)
-	must(t, s2.Close())
-	must(t, e.result(t, leaving))
+	shared.Must(t, s2.Close())
+	shared.Must(t, shared.Result(e.ctx, t, leaving))
 }
 
 // One that comes while others still leave belongs to the next time.
 func TestDoubleBarrierDoesNotConfuseTimes(t *testing.T) {
 	e := newEnv(t)
-	barrier := func() *recipe.DoubleBarrier { return recipe.NewDoubleBarrier(newSession(t, e.Client), e.prefix, 2) }
+	barrier := func() *recipe.DoubleBarrier { return recipe.NewDoubleBarrier(shared.Session(t, e.Client), e.prefix, 2) }
 	oldest, youngest, late := barrier(), barrier(), barrier()
 	txns := make(chan struct{}, 100) // gets a token with each transaction of the early one
-	early := recipe.NewDoubleBarrier(newSession(t, newClient(t, e.cluster, grpc.WithChainUnaryInterceptor(
+	early := recipe.NewDoubleBarrier(shared.Session(t, shared.ClientFor(t, e.cluster, grpc.WithChainUnaryInterceptor(
 		func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 			opts ...grpc.CallOption,
 		) error {
@@ -193,24 +194,24 @@ func TestDoubleBarrierDoesNotConfuseTimes(t *testing.T) {
 			}
 			return err
 		}))), e.prefix, 2)
-	entering := background(oldest.Enter)
-	e.awaitKeys(t, e.prefix+"/waiters/", 1)
-	must(t, youngest.Enter())
-	must(t, e.result(t, entering))
+	entering := shared.Background(oldest.Enter)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix+"/waiters/", 1)
+	shared.Must(t, youngest.Enter())
+	shared.Must(t, shared.Result(e.ctx, t, entering))
 
-	leaving := background(youngest.Leave)
-	e.awaitKeys(t, e.prefix+"/waiters/", 1)
-	entering = background(early.Enter)
+	leaving := shared.Background(youngest.Leave)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix+"/waiters/", 1)
+	entering = shared.Background(early.Enter)
 	<-txns
 	<-txns // its key is there, and it has looked at the others
-	must(t, oldest.Leave())
-	must(t, e.result(t, leaving))
+	shared.Must(t, oldest.Leave())
+	shared.Must(t, shared.Result(e.ctx, t, leaving))
 	waits(t, entering)
-	must(t, late.Enter())
-	must(t, e.result(t, entering))
-	leaving = background(early.Leave)
-	must(t, late.Leave())
-	must(t, e.result(t, leaving))
+	shared.Must(t, late.Enter())
+	shared.Must(t, shared.Result(e.ctx, t, entering))
+	leaving = shared.Background(early.Leave)
+	shared.Must(t, late.Leave())
+	shared.Must(t, shared.Result(e.ctx, t, leaving))
 	if got := e.keys(t); len(got) != 0 {
 		t.Errorf("keys in the end %q", got)
 	}

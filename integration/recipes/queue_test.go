@@ -12,15 +12,16 @@ import (
 	"github.com/seed-d18e112a/clientv3"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 func TestQueue(t *testing.T) {
 	e := newEnv(t)
 	q := recipe.NewQueue(e.Client, e.prefix)
 	// A queue whose name only begins like this one's is another one.
-	must(t, recipe.NewQueue(e.Client, e.prefix+"-other").Enqueue("other"))
+	shared.Must(t, recipe.NewQueue(e.Client, e.prefix+"-other").Enqueue("other"))
 	for _, val := range []string{"a", "b", "c", ""} {
-		must(t, q.Enqueue(val))
+		shared.Must(t, q.Enqueue(val))
 	}
 	if got := e.keys(t); len(got) != 5 || !regexp.MustCompile(`^/[0-9]{19}$`).MatchString(got[1]) {
 		t.Errorf("keys %q", got)
@@ -31,10 +32,10 @@ func TestQueue(t *testing.T) {
 		}
 	}
 	var got string
-	waiting := background(func() (err error) { got, err = q.Dequeue(); return err })
+	waiting := shared.Background(func() (err error) { got, err = q.Dequeue(); return err })
 	waits(t, waiting)
-	must(t, q.Enqueue("d"))
-	must(t, e.result(t, waiting))
+	shared.Must(t, q.Enqueue("d"))
+	shared.Must(t, shared.Result(e.ctx, t, waiting))
 	if got != "d" {
 		t.Errorf("dequeued %q", got)
 	}
@@ -44,7 +45,7 @@ func TestPriorityQueue(t *testing.T) {
 	e := newEnv(t)
 	q := recipe.NewPriorityQueue(e.Client, e.prefix)
 	for i, pr := range []uint16{5, 5, 2, 65535, 0, 5} {
-		must(t, q.Enqueue(fmt.Sprint(i), pr))
+		shared.Must(t, q.Enqueue(fmt.Sprint(i), pr))
 	}
 	want := []string{
 		"/00005/0000000000000000", "/00005/0000000000000001", "/00002/0000000000000000", "/65535/0000000000000000",
@@ -59,10 +60,10 @@ func TestPriorityQueue(t *testing.T) {
 		}
 	}
 	var got string
-	waiting := background(func() (err error) { got, err = q.Dequeue(); return err })
+	waiting := shared.Background(func() (err error) { got, err = q.Dequeue(); return err })
 	waits(t, waiting)
-	must(t, q.Enqueue("d", 9))
-	must(t, e.result(t, waiting))
+	shared.Must(t, q.Enqueue("d", 9))
+	shared.Must(t, shared.Result(e.ctx, t, waiting))
 	if got != "d" {
 		t.Errorf("dequeued %q", got)
 	}
@@ -97,7 +98,7 @@ func TestQueuesUnderConcurrency(t *testing.T) {
 			)
 			var wg sync.WaitGroup
 			for p := range producers {
-				q := open(newClient(t, e.cluster), e.prefix)
+				q := open(shared.ClientFor(t, e.cluster), e.prefix)
 				wg.Go(func() {
 					for i := range items {
 						if err := q.Enqueue(fmt.Sprint(p, i)); err != nil {
@@ -111,7 +112,7 @@ func TestQueuesUnderConcurrency(t *testing.T) {
 				taken = map[string]bool{}
 			)
 			for range consumers {
-				q := open(newClient(t, e.cluster), e.prefix)
+				q := open(shared.ClientFor(t, e.cluster), e.prefix)
 				wg.Go(func() {
 					last := map[int]int{} // of each producer
 					for range producers * items / consumers {
@@ -149,23 +150,23 @@ func TestQueuesUnderConcurrency(t *testing.T) {
 func TestDequeueOutlastsItsConnection(t *testing.T) {
 	cluster := etcdtest.Run(t, etcdtest.WithProxies())
 	proxy := cluster.Member(0).Proxy()
-	q := recipe.NewQueue(newClient(t, cluster), "queue")
+	q := recipe.NewQueue(shared.ClientFor(t, cluster), "queue")
 	conn, err := cluster.Member(0).Dial()
-	must(t, err)
+	shared.Must(t, err)
 	defer func() { _ = conn.Close() }()
 	kv := clientv3.NewKVFromKVClient(pb.NewKVClient(conn), nil)
-	ctx := testContext(t)
+	ctx := shared.Context(t)
 	for range 3 {
 		var got string
-		waiting := background(func() (err error) { got, err = q.Dequeue(); return err })
+		waiting := shared.Background(func() (err error) { got, err = q.Dequeue(); return err })
 		waits(t, waiting)
 		proxy.Cut()
 		_, err := kv.Put(ctx, "queue/1", "value")
-		must(t, err)
+		shared.Must(t, err)
 		resp, err := kv.Put(ctx, "other", "")
-		must(t, err)
+		shared.Must(t, err)
 		_, err = kv.Compact(ctx, resp.Header.Revision)
-		must(t, err)
+		shared.Must(t, err)
 		proxy.Heal()
 		if err := <-waiting; err != nil && !clientv3.MayHaveApplied(err) || err == nil && got != "value" {
 			t.Fatalf("dequeued %q, %v", got, err)

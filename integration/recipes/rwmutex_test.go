@@ -11,58 +11,59 @@ import (
 	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 func TestRWMutex(t *testing.T) {
 	e := newEnv(t)
 	var m []*recipe.RWMutex
 	for range 4 {
-		m = append(m, recipe.NewRWMutex(newSession(t, e.Client), e.prefix))
+		m = append(m, recipe.NewRWMutex(shared.Session(t, e.Client), e.prefix))
 	}
 	if err := m[0].RUnlock(); !errors.Is(err, concurrency.ErrLockReleased) {
 		t.Errorf("RUnlock before RLock: %v", err)
 	}
-	must(t, m[0].RLock())
-	must(t, m[1].RLock())
-	writing := background(m[2].Lock)
-	e.awaitKeys(t, e.prefix, 3)
-	reading := background(m[3].RLock) // behind the writer
-	e.awaitKeys(t, e.prefix, 4)
+	shared.Must(t, m[0].RLock())
+	shared.Must(t, m[1].RLock())
+	writing := shared.Background(m[2].Lock)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 3)
+	reading := shared.Background(m[3].RLock) // behind the writer
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 4)
 	pattern := regexp.MustCompile(`^/(read|write)/[0-9]{19}$`)
 	for _, key := range e.keys(t) {
 		if !pattern.MatchString(key) {
 			t.Errorf("key %q", key)
 		}
 	}
-	must(t, m[1].RUnlock())
+	shared.Must(t, m[1].RUnlock())
 	waits(t, writing, reading)
-	must(t, m[0].RUnlock())
-	must(t, e.result(t, writing))
+	shared.Must(t, m[0].RUnlock())
+	shared.Must(t, shared.Result(e.ctx, t, writing))
 	waits(t, reading)
-	must(t, m[2].Unlock())
-	must(t, e.result(t, reading))
-	must(t, m[2].Unlock()) // as the official client
-	must(t, m[3].RUnlock())
+	shared.Must(t, m[2].Unlock())
+	shared.Must(t, shared.Result(e.ctx, t, reading))
+	shared.Must(t, m[2].Unlock()) // as the official client
+	shared.Must(t, m[3].RUnlock())
 
-	must(t, m[0].Lock())
-	writing = background(m[1].Lock)
-	e.awaitKeys(t, e.prefix, 2)
+	shared.Must(t, m[0].Lock())
+	writing = shared.Background(m[1].Lock)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 	waits(t, writing)
-	must(t, m[0].Unlock())
-	must(t, e.result(t, writing))
-	must(t, m[1].Unlock())
+	shared.Must(t, m[0].Unlock())
+	shared.Must(t, shared.Result(e.ctx, t, writing))
+	shared.Must(t, m[1].Unlock())
 
 	// One session may be many readers, each of which counts.
-	must(t, m[0].RLock())
-	must(t, m[0].RLock())
-	writing = background(m[1].Lock)
-	e.awaitKeys(t, e.prefix, 3)
-	must(t, m[0].RUnlock())
-	e.awaitKeys(t, e.prefix, 2)
+	shared.Must(t, m[0].RLock())
+	shared.Must(t, m[0].RLock())
+	writing = shared.Background(m[1].Lock)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 3)
+	shared.Must(t, m[0].RUnlock())
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 2)
 	waits(t, writing)
-	must(t, m[0].RUnlock())
-	must(t, e.result(t, writing))
-	must(t, m[1].Unlock())
+	shared.Must(t, m[0].RUnlock())
+	shared.Must(t, shared.Result(e.ctx, t, writing))
+	shared.Must(t, m[1].Unlock())
 	if got := e.keys(t); len(got) != 0 {
 		t.Errorf("keys in the end %q", got)
 	}
@@ -76,7 +77,7 @@ func TestRWMutexUnderConcurrency(t *testing.T) {
 		together         atomic.Bool // readers were
 	)
 	for range 6 {
-		m := recipe.NewRWMutex(newSession(t, newClient(t, e.cluster)), e.prefix)
+		m := recipe.NewRWMutex(shared.Session(t, shared.ClientFor(t, e.cluster)), e.prefix)
 		wg.Go(func() {
 			for range 15 {
 				if rand.N(3) == 0 {
@@ -126,15 +127,15 @@ func TestRWMutexFailsWithItsSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
-			holder := recipe.NewRWMutex(newSession(t, e.Client), e.prefix)
-			must(t, holder.Lock())
-			s := newSession(t, e.Client, concurrency.WithTTL(1))
+			holder := recipe.NewRWMutex(shared.Session(t, e.Client), e.prefix)
+			shared.Must(t, holder.Lock())
+			s := shared.Session(t, e.Client, concurrency.WithTTL(1))
 			m := recipe.NewRWMutex(s, e.prefix)
-			reading, writing := background(m.RLock), background(m.Lock)
-			e.awaitKeys(t, e.prefix, 3)
-			must(t, end(e, s))
+			reading, writing := shared.Background(m.RLock), shared.Background(m.Lock)
+			shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 3)
+			shared.Must(t, end(e, s))
 			for _, done := range []<-chan error{reading, writing} {
-				if err := e.result(t, done); !errors.Is(err, concurrency.ErrSessionExpired) {
+				if err := shared.Result(e.ctx, t, done); !errors.Is(err, concurrency.ErrSessionExpired) {
 					t.Errorf("waiting for the lock: %v", err)
 				}
 			}
@@ -144,7 +145,7 @@ func TestRWMutexFailsWithItsSession(t *testing.T) {
 			if got := e.keys(t); len(got) != 1 {
 				t.Errorf("keys %q", got)
 			}
-			must(t, holder.Unlock())
+			shared.Must(t, holder.Unlock())
 		})
 	}
 }
@@ -153,16 +154,16 @@ func TestRWMutexFailsWithItsSession(t *testing.T) {
 func TestRWMutexFailsWithoutTheCluster(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Run(t, etcdtest.WithProxies())
-	e := &env{Client: newClient(t, cluster), cluster: cluster, ctx: testContext(t), prefix: "lock"}
-	holder := recipe.NewRWMutex(newSession(t, e.Client, concurrency.WithTTL(1)), e.prefix)
-	must(t, holder.Lock())
-	cli := newClient(t, cluster)
-	m := recipe.NewRWMutex(newSession(t, cli, concurrency.WithTTL(1)), e.prefix)
-	reading, writing := background(m.RLock), background(m.Lock)
-	e.awaitKeys(t, e.prefix, 3)
+	e := &env{Client: shared.ClientFor(t, cluster), ctx: shared.Context(t), prefix: "lock"}
+	holder := recipe.NewRWMutex(shared.Session(t, e.Client, concurrency.WithTTL(1)), e.prefix)
+	shared.Must(t, holder.Lock())
+	cli := shared.ClientFor(t, cluster)
+	m := recipe.NewRWMutex(shared.Session(t, cli, concurrency.WithTTL(1)), e.prefix)
+	reading, writing := shared.Background(m.RLock), shared.Background(m.Lock)
+	shared.AwaitKeys(e.ctx, t, e.Client, e.prefix, 3)
 	cluster.Member(0).Proxy().Freeze()
 	for _, done := range []<-chan error{reading, writing} {
-		if err := e.result(t, done); !errors.Is(err, concurrency.ErrSessionExpired) {
+		if err := shared.Result(e.ctx, t, done); !errors.Is(err, concurrency.ErrSessionExpired) {
 			t.Errorf("waiting for the lock: %v", err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-d18e112a/clientv3"
 	recipe "github.com/seed-d18e112a/clientv3/experimental/recipes"
+	"github.com/seed-d18e112a/clientv3/integration/internal/shared"
 )
 
 func TestWaitEvents(t *testing.T) {
@@ -20,13 +21,13 @@ func TestWaitEvents(t *testing.T) {
 	)
 	key := e.prefix + "/e"
 	first, err := e.Put(e.ctx, key, "1")
-	must(t, err)
+	shared.Must(t, err)
 	rev := first.Header.Revision
 	for _, op := range []clientv3.Op{
 		clientv3.OpPut(key, "2"), clientv3.OpDelete(key), clientv3.OpPut(key, "3"), clientv3.OpPut(e.prefix+"/f", "4"),
 	} {
 		_, err := e.Do(e.ctx, op)
-		must(t, err)
+		shared.Must(t, err)
 	}
 	for _, c := range []struct {
 		evs      []mvccpb.Event_EventType
@@ -54,19 +55,19 @@ func TestWaitEvents(t *testing.T) {
 		}
 	}
 
-	cli := newClient(t, e.cluster)
-	waiting := background(func() error {
+	cli := shared.ClientFor(t, e.cluster)
+	waiting := shared.Background(func() error {
 		_, err := recipe.WaitEvents(cli, key, rev, []mvccpb.Event_EventType{put, put, put, put})
 		return err
 	})
 	waits(t, waiting)
-	must(t, cli.Close())
-	if err := e.result(t, waiting); !errors.Is(err, context.Canceled) {
+	shared.Must(t, cli.Close())
+	if err := shared.Result(e.ctx, t, waiting); !errors.Is(err, context.Canceled) {
 		t.Errorf("client closed: %v", err)
 	}
 
 	_, err = e.Compact(e.ctx, rev+2)
-	must(t, err)
+	shared.Must(t, err)
 	if _, err := recipe.WaitEvents(e.Client, key, rev, []mvccpb.Event_EventType{put}); err != rpctypes.ErrCompacted { //nolint:errorlint // bare
 		t.Errorf("compacted: %v", err)
 	}

@@ -1,4 +1,5 @@
-// Package forward hands on the streams of a KV for decorators that change or look at what passes through them.
+// Package forward is what decorators of a KV share: it hands on streams, which they change or look at, and collects
+// transactions, which they carry out.
 package forward
 
 import (

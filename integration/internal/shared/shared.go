@@ -14,13 +14,15 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"google.golang.org/grpc"
 
 	"github.com/seed-d18e112a/clientv3"
+	"github.com/seed-d18e112a/clientv3/concurrency"
 	"github.com/seed-d18e112a/clientv3/etcdtest"
 )
 
-// testTimeout bounds a test's waiting by far more than it takes.
-const testTimeout = 30 * time.Second
+// Timeout bounds a test's waiting by far more than it takes.
+const Timeout = 30 * time.Second
 
 var cluster struct {
 	once sync.Once
@@ -47,11 +49,15 @@ func (r runner) Run() int {
 // Cluster returns the cluster, which is started when it is asked for first.
 func Cluster(t testing.TB) *etcdtest.Cluster {
 	t.Helper()
+	c, err := Start()
+	Must(t, err)
+	return c
+}
+
+// Start is Cluster for examples.
+func Start() (*etcdtest.Cluster, error) {
 	cluster.once.Do(func() { cluster.Cluster, cluster.err = etcdtest.Start(context.Background()) })
-	if cluster.err != nil {
-		t.Fatal(cluster.err)
-	}
-	return cluster.Cluster
+	return cluster.Cluster, cluster.err
 }
 
 var prefixes atomic.Int64
@@ -64,7 +70,7 @@ func Prefix(t testing.TB) string {
 // Context returns a context that bounds the test.
 func Context(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -78,12 +84,33 @@ func Client(t testing.TB) *clientv3.Client {
 // ClientOf returns a client of the endpoints that is closed with the test.
 func ClientOf(t testing.TB, endpoints ...string) *clientv3.Client {
 	t.Helper()
-	cli, err := clientv3.New(Config(t, endpoints...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return ClientWith(t, Config(t, endpoints...))
+}
+
+// ClientFor returns a client of all members of a cluster, dialled with the options, that is closed with the test.
+func ClientFor(t testing.TB, c *etcdtest.Cluster, opts ...grpc.DialOption) *clientv3.Client {
+	t.Helper()
+	cfg := Config(t, c.Endpoints()...)
+	cfg.DialOptions = opts
+	return ClientWith(t, cfg)
+}
+
+// ClientWith returns a client with the configuration that is closed with the test.
+func ClientWith(t testing.TB, cfg clientv3.Config) *clientv3.Client {
+	t.Helper()
+	cli, err := clientv3.New(cfg)
+	Must(t, err)
 	t.Cleanup(func() { _ = cli.Close() }) // a test may have closed it before
 	return cli
+}
+
+// Session returns a session that is closed with the test.
+func Session(t testing.TB, cli *clientv3.Client, opts ...concurrency.SessionOption) *concurrency.Session {
+	t.Helper()
+	s, err := concurrency.NewSession(cli, opts...)
+	Must(t, err)
+	t.Cleanup(func() { _ = s.Close() }) // a test may have closed it before
+	return s
 }
 
 // Config returns the configuration of a client of the endpoints which logs to the test.
