@@ -201,6 +201,11 @@ func TestBytesOfAResponseAreBoundedByExperience(t *testing.T) {
 		if n := batch("big"); n != 2 {
 			t.Errorf("%d gets of 4000 bytes in a request, want 2 of 10000", n)
 		}
+		batch("a")
+		if n := batch("a"); n > 3 {
+			t.Errorf("%d gets in a request, want few: values may be large again", n)
+		}
+		batch("big")
 		if n := batch("big", clientv3.WithCountOnly()); n != 8 {
 			t.Errorf("%d counts in a request, want 8", n)
 		}
@@ -411,6 +416,36 @@ func TestARequestOfNobodyIsCancelled(t *testing.T) {
 			if !c.ended() || c.err != nil {
 				t.Errorf("ended %v, %v", c.ended(), c.err)
 			}
+		}
+	})
+}
+
+func TestTheSlotOfARefusedRequestOfNobodyIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, kv, _ := busy(t)
+		s.deaf = true
+		a, b := get(t.Context(), kv, "a"), get(t.Context(), kv, "b")
+		free(t, s)
+		r := s.only(t)
+		a.cancel()
+		b.cancel()
+		synctest.Wait()
+		r.fail(rpctypes.ErrPermissionDenied)
+		if c := get(t.Context(), kv, "c"); s.only(t).keys() != "c" || c.ended() {
+			t.Error("the next call waits")
+		}
+		s.drain()
+	})
+}
+
+func TestARefusedCallThatWasByItselfIsNotMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, kv, _ := busy(t)
+		c := get(t.Context(), kv, "a")
+		free(t, s)
+		s.only(t).fail(rpctypes.ErrPermissionDenied)
+		if n := s.requests(); n != 2 || !c.ended() || c.err != rpctypes.ErrPermissionDenied {
+			t.Errorf("%d requests, ended %v, %v", n, c.ended(), c.err)
 		}
 	})
 }

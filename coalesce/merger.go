@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -236,7 +237,7 @@ func (l *lane) take(b *batch) bool {
 	for c := l.queue.first; c != nil && len(b.calls) < m.maxOps && scan > 0; scan-- {
 		next := c.next
 		bytes := c.bytes + c.keys*m.keyBytes
-		if len(b.calls) > 0 && (c.alone || b.bytes+bytes > m.maxBytes) {
+		if len(b.calls) > 0 && b.bytes+bytes > m.maxBytes {
 			break
 		}
 		if !l.inTheWay(c) {
@@ -247,7 +248,7 @@ func (l *lane) take(b *batch) bool {
 			b.bytes += bytes
 		}
 		if c.alone {
-			break // it has gone by itself, or waits, and none passes it
+			break // it goes by itself, or waits while anything else is under way, and none passes it
 		}
 		c = next
 	}
@@ -375,8 +376,7 @@ func (m *merger) shrink(b *batch, err error) bool {
 
 // requeue puts the calls of a batch back to where they were. The lock is held.
 func (l *lane) requeue(b *batch) {
-	for i := len(b.calls) - 1; i >= 0; i-- {
-		c := b.calls[i]
+	for _, c := range slices.Backward(b.calls) {
 		l.yield(c)
 		if !c.left {
 			c.batch = nil

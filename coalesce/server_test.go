@@ -151,6 +151,7 @@ type server struct {
 	store *store
 	open  []*request
 	total int
+	deaf  bool // it does not notice that a context has ended
 }
 
 func newServer() *server { return &server{store: newStore()} }
@@ -169,6 +170,9 @@ func (s *server) request(ctx context.Context, txn bool, ops ...clientv3.Op) (cli
 	s.mu.Lock()
 	s.open = append(s.open, r)
 	s.total++
+	if s.deaf {
+		ctx = context.WithoutCancel(ctx)
+	}
 	s.mu.Unlock()
 	select {
 	case answer := <-r.answer:

@@ -52,13 +52,13 @@ func TestWritesThatWaitShareOneTransaction(t *testing.T) {
 		s, w, first := busyWriter(t)
 		s.store.do(clientv3.OpPut("a", "before"))
 		s.store.do(clientv3.OpPut("d", "before"))
-		a := put(t.Context(), w, "a", "1", clientv3.WithPrevKV())
 		none := del(t.Context(), w, "none")
+		a := put(t.Context(), w, "a", "1", clientv3.WithPrevKV())
 		b := put(t.Context(), w, "b", "2", clientv3.WithLease(7))
 		d := del(t.Context(), w, "d", clientv3.WithPrevKV())
 		free(t, s)
 		r := s.only(t)
-		if !r.txn || r.keys() != "anonebd" {
+		if !r.txn || r.keys() != "noneabd" {
 			t.Fatalf("transaction %v of %q", r.txn, r.keys())
 		}
 		if want := clientv3.OpPut("b", "2", clientv3.WithLease(7)); !reflect.DeepEqual(r.ops[2], want) {
@@ -145,6 +145,9 @@ func TestNoKeyIsInTwoRequestsAtATime(t *testing.T) {
 		free(t, s)
 		if !second.ended() || string(second.resp.Put().PrevKv.GetValue()) != "1" {
 			t.Errorf("the second write: %v, %v", second.resp.Put(), second.err)
+		}
+		if l := &w.merger.plain[0]; l.busy != 0 || len(l.held) != 0 {
+			t.Errorf("%d slots in use, %v held, with nothing under way", l.busy, l.held)
 		}
 	})
 }
@@ -427,6 +430,9 @@ func TestWritesOfOneKeyFollowEachOther(t *testing.T) {
 		}
 		if kv := s.store.states[s.store.revision()]["a"]; kv.Version != 50 {
 			t.Errorf("version %d, want 50", kv.Version)
+		}
+		if l := &w.merger.plain[0]; l.busy != 0 || len(l.held) != 0 {
+			t.Errorf("%d slots in use, %v held, with nothing under way", l.busy, l.held)
 		}
 	})
 }
