@@ -14,7 +14,6 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
-	grpccredentials "google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
@@ -49,12 +48,8 @@ type Client struct {
 	conn      *connection  // nil for a client of NewCtxClient
 	endpoints *balance.Set // nil with it
 
-	transport  grpccredentials.TransportCredentials // of connections that use TLS
-	tokenCreds *tokenCredentials                    // nil without authentication
-	tokens     *token.Source                        // nil without user name and password
-
-	// What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
-	metadata, leaderMetadata context.Context //nolint:containedctx // as said
+	tokenCreds *tokenCredentials // nil without authentication
+	tokens     *token.Source     // nil without user name and password
 
 	budget  *retry.Budget
 	hedges  *hedger // nil if reads are not hedged
@@ -123,10 +118,7 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 		pb.Watch_Watch_FullMethodName:          {},
 		pb.Lease_LeaseKeepAlive_FullMethodName: {},
 	}
-	c.transport = credentials.NewTransportCredential(cfg.TLS)
 	c.ctx, c.cancel = context.WithCancel(parent)
-	c.metadata = metadata.NewOutgoingContext(context.Background(), clientMetadata())
-	c.leaderMetadata = WithRequireLeader(c.metadata)
 	if !cfg.Health.Disabled && cfg.Health.HedgeDelay >= 0 {
 		c.hedges = newHedger(positiveOr(cfg.Health.HedgeDelay, DefaultHedgeDelay))
 	}
@@ -137,6 +129,12 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 	c.backoff = retry.Backoff{Base: base, Max: 40 * base, Jitter: max(0, min(cfg.BackoffJitterFraction, 1))}
 	return c
 }
+
+// What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
+var (
+	callMetadata   = metadata.NewOutgoingContext(context.Background(), clientMetadata())
+	leaderMetadata = WithRequireLeader(callMetadata)
+)
 
 // clientMetadata is the metadata of every call.
 func clientMetadata() metadata.MD {
@@ -360,7 +358,7 @@ const (
 // dialOptions are the client's own options of a connection.
 func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(set.Credentials(c.transport, c.cfg.TLS != nil)),
+		grpc.WithTransportCredentials(set.Credentials(credentials.NewTransportCredential(c.cfg.TLS), c.cfg.TLS != nil)),
 		grpc.WithDefaultCallOptions(c.connOptions()...),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),

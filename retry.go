@@ -117,9 +117,9 @@ func (c *Client) attempt(set *balance.Set, call *balance.Call, hedged bool, a at
 // the member, which then refuses it where it has none instead of letting it hang.
 func (c *Client) newCall(ctx context.Context, set *balance.Set, needsLeader bool) *balance.Call {
 	ask := needsLeader && set.Watched() && set.Several() // a lone member is waited for where it is
-	base := c.metadata
+	base := callMetadata
 	if ask {
-		base = c.leaderMetadata
+		base = leaderMetadata
 	}
 	call := balance.NewCall(c.withMetadata(ctx, ask), base)
 	if !needsLeader && !asksForLeader(ctx) {

@@ -208,6 +208,8 @@ func failures() map[string]failure {
 		case rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCRequestTooManyRequests, rpctypes.ErrGRPCNotSupportedForLearner:
 			f.safe = true
 		case rpctypes.ErrGRPCUnhealthy:
+		case rpctypes.ErrGRPCNoSpace:
+			f.notApplied = false
 		default:
 			switch status.Code(err) {
 			case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:

@@ -279,7 +279,7 @@ func TestAWriteGivenUpUnderWayDoesNotDisturbTheOthers(t *testing.T) {
 func TestAWritesOwnErrorReachesItsCallerOnly(t *testing.T) {
 	for _, failure := range []error{
 		rpctypes.ErrPermissionDenied, rpctypes.ErrLeaseNotFound, rpctypes.ErrKeyNotFound, rpctypes.ErrValueProvided,
-		rpctypes.ErrDuplicateKey, rpctypes.ErrNoSpace,
+		rpctypes.ErrDuplicateKey,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s, w, _ := busyWriter(t)

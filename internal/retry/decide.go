@@ -121,6 +121,9 @@ func MayHaveApplied(err error) bool {
 	case textNoLeader, textTooManyRequests, textUnhealthy, textNotEnoughStarted, proposalDropped:
 		// Refused before the proposal. The codes of some of these say less than their text does.
 		return false
+	case textNoSpace:
+		// Said of a request that is refused, and also of one that was carried out while the space ran out (quotaApplierV3).
+		return true
 	}
 	switch code(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.FailedPrecondition,
@@ -129,7 +132,7 @@ func MayHaveApplied(err error) bool {
 		// refuses every request at apply.
 		return false
 	case codes.ResourceExhausted:
-		// No space, or a request over a size limit. But a response over the client's limit is the answer to a
+		// A request over a size limit. But a response over the client's limit is the answer to a
 		// request that was carried out.
 		return strings.Contains(text, "received message")
 	}
@@ -160,6 +163,7 @@ var (
 	textStopped          = rpctypes.ErrorDesc(rpctypes.ErrGRPCStopped)
 	textUnhealthy        = rpctypes.ErrorDesc(rpctypes.ErrGRPCUnhealthy)
 	textNotEnoughStarted = rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted)
+	textNoSpace          = rpctypes.ErrorDesc(rpctypes.ErrGRPCNoSpace)
 	textClosing          = "grpc: the client connection is closing"
 )
 

@@ -144,6 +144,7 @@ var perhapsApplied = map[error]bool{
 	rpctypes.ErrGRPCTimeoutDueToLeaderFail:     true,
 	rpctypes.ErrGRPCTimeoutDueToConnectionLost: true,
 	rpctypes.ErrGRPCTimeoutWaitAppliedIndex:    true, // by its code; only reads get it
+	rpctypes.ErrGRPCNoSpace:                    true, // also said of a write that was applied while space ran out
 	rpctypes.ErrGRPCCanceled:                   true,
 	rpctypes.ErrGRPCDeadlineExceeded:           true,
 }
