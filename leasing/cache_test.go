@@ -256,7 +256,8 @@ func TestOwnershipEndsWithAWriteOfUnknownOutcome(t *testing.T) {
 	}{
 		{context.DeadlineExceeded, false},
 		{rpctypes.ErrTimeout, false},
-		{rpctypes.ErrNoSpace, true},
+		{rpctypes.ErrNoSpace, false},
+		{rpctypes.ErrPermissionDenied, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			cluster := &stub.KV{}
