@@ -12,7 +12,8 @@ import (
 type EndpointHealth string
 
 const (
-	// EndpointConnecting: it is being connected to, for the first time or because its connection was lost.
+	// EndpointConnecting: it is being connected to, for the first time or because its connection was lost; or the client
+	// has made no call yet, and no connection.
 	EndpointConnecting EndpointHealth = "connecting"
 	// EndpointHealthy: it is connected, and nothing speaks against it.
 	EndpointHealthy EndpointHealth = "healthy"

@@ -10,7 +10,7 @@ import (
 type Health uint8
 
 const (
-	// Connecting: it is dialled for the first time, or again after its connection was lost.
+	// Connecting: it is not dialled yet, or is for the first time, or again after its connection was lost.
 	Connecting Health = iota
 	// Healthy: it is connected, and has answered whatever it was asked.
 	Healthy
