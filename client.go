@@ -67,9 +67,9 @@ type Client struct {
 }
 
 // New makes a client of the cluster at cfg.Endpoints. It returns every error it finds in cfg at once, and does not
-// connect: the first call does, and waits for it. With a user name and password it authenticates first, so that a wrong password is found
-// here; if no endpoint can be reached for that it fails once cfg.DialTimeout has passed, or, where that is 0, leaves it
-// to the first call.
+// connect: the first call does, and waits for it. With a user name and password it authenticates first, so that a wrong
+// password is found here; if no endpoint can be reached for that it fails once cfg.DialTimeout has passed, or, where that
+// is 0, leaves it to the first call.
 func New(cfg Config) (*Client, error) {
 	targets, lg, err := cfg.validate()
 	if err != nil {
