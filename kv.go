@@ -99,8 +99,8 @@ type kv struct {
 // NewKV returns the KV of a client, as the one in its field KV at first: for code that wraps that field and wants the
 // bare one too.
 func NewKV(c *Client) KV {
-	// The connection has the other call options.
-	return &kv{client: c, remote: RetryKVClient(c), callOpts: []grpc.CallOption{c.sendLimit()}}
+	limit := c.sendLimit() // the connection has the other call options
+	return &kv{client: c, remote: newKVStub(c, limit), callOpts: []grpc.CallOption{limit}}
 }
 
 // NewKVFromKVClient returns a KV on the given stub, which need not belong to a connection: etcd itself runs clients in
