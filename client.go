@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	grpccredentials "google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
@@ -353,6 +354,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(set.Credentials(c.transport, c.cfg.TLS != nil)),
 		grpc.WithDefaultCallOptions(c.connOptions()...),
+		experimental.WithBufferPool(wire.ReceiveBuffers()),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop
