@@ -11,8 +11,8 @@ import (
 // stays in memory as long as one of its elements does; so neither a slab nor a chunk serves more than one run, and a
 // kept key-value keeps alive one of each.
 //
-// The sizes are the largest that the runtime has size classes for: fewer and larger objects are less to sweep, but such
-// as have a span of their own take a lock of the heap each.
+// Chunks and slabs stay within 32 KiB, the largest size for which the runtime has a class; and a run is looked at, copied
+// and decoded while it is in the processor's cache.
 const (
 	// slabLen is the most elements of a slab. With as many a slab of events is 23 KiB, one of key-values 15.
 	slabLen = 128
