@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
@@ -360,6 +361,7 @@ func (c *Client) dialOptions(set *balance.Set) []grpc.DialOption {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(set.Credentials(credentials.NewTransportCredential(c.cfg.TLS), c.cfg.TLS != nil)),
 		grpc.WithDefaultCallOptions(c.connOptions()...),
+		experimental.WithBufferPool(wire.ReceiveBuffers()),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithDisableRetry(), // gRPC's own retries; the client has its loop

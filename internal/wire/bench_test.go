@@ -9,9 +9,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// frameLen is the length of the buffers in which gRPC receives a long message: of an HTTP/2 frame.
-const frameLen = 16 << 10
-
 // eachCodec runs a benchmark with this codec and with the standard one, in a heap as large as that of a small program:
 // in an empty one the garbage collector would run for each long response, and be what is measured.
 func eachCodec(b *testing.B, bench func(b *testing.B, c encoding.CodecV2)) {

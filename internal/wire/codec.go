@@ -3,7 +3,7 @@
 //
 // Requests are written straight into one pooled buffer. Responses are read from the buffers in which they were
 // received, however a message is cut into them, and what they carry is copied once, into memory that the caller owns:
-// key-values lie in slabs, their bytes in shared chunks, so that a long range costs a few allocations per 64 keys (see
+// key-values lie in slabs, their bytes in shared chunks, so that a long range costs two allocations per hundred keys (see
 // slab.go for what a kept key-value keeps alive).
 //
 // The package knows only the ordinary form of these messages: known fields, each message field once. Whatever differs

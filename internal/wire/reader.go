@@ -156,10 +156,20 @@ func (r *reader) skip(n int) {
 // field splits tag and number off the first field of a message that is in one piece. The number is the length of what
 // follows, if that has one. The tag is 0, as no field's is, if they are malformed.
 func field(b []byte) (tag byte, num uint64, rest []byte) {
-	if len(b) > 1 {
+	if len(b) > 2 {
 		if b[1] < 0x80 {
 			return b[0], uint64(b[1]), b[2:]
 		}
+		if b[2] < 0x80 {
+			return b[0], uint64(b[1]&0x7f) | uint64(b[2])<<7, b[3:]
+		}
+	}
+	return longField(b)
+}
+
+// longField is field for a number of more than two bytes, or a message of no more than two.
+func longField(b []byte) (tag byte, num uint64, rest []byte) {
+	if len(b) > 1 {
 		if num, n := uvarint(b[1:]); n > 0 {
 			return b[0], num, b[1+n:]
 		}

@@ -10,14 +10,19 @@ import (
 // chunk, of which keys and values are slices; the elements lie in slabs. A slab, and all that its elements refer to,
 // stays in memory as long as one of its elements does; so neither a slab nor a chunk serves more than one run, and a
 // kept key-value keeps alive one of each.
+//
+// Chunks and slabs stay within 32 KiB, the largest size for which the runtime has a class; and a run is looked at, copied
+// and decoded while it is in the processor's cache.
 const (
-	// slabLen is the most elements of a slab.
-	slabLen = 64
+	// slabLen is the most elements of a slab. With as many a slab of events is 23 KiB, one of key-values 15.
+	slabLen = 128
 	// chunkLen is the length of the longest chunk of more than one element, in bytes.
-	chunkLen = 64 << 10
+	chunkLen = 32 << 10
 	// aloneLen is the length, in bytes, from which an element is a run by itself, so that who keeps a long value keeps
 	// nothing else, but for the other value of the same event.
 	aloneLen = 4 << 10
+	// growth bounds how much longer a list is made than is known to be necessary.
+	growth = 4
 )
 
 // event is an event with the key-value that nearly every one has: one slab is cheaper than two.
@@ -45,10 +50,12 @@ func (s *slab[T]) next(left int) *T {
 // appendKeyValues reads all key-values up to another field, from one whose tag has just been read.
 func (r *reader) appendKeyValues(kvs []*mvccpb.KeyValue, tag byte) []*mvccpb.KeyValue {
 	r.at-- // back to the tag
-	var few [8]run
-	runs, count := r.survey(few[:0], tag)
-	kvs = slices.Grow(kvs, count)
-	for _, run := range runs {
+	for {
+		run := r.survey(tag)
+		if run.count == 0 {
+			return kvs
+		}
+		kvs = grow(kvs, run, r.left())
 		var elements slab[mvccpb.KeyValue]
 		chunk := r.bytes(run.size)
 		for left := run.count; left > 0; left-- {
@@ -60,16 +67,17 @@ func (r *reader) appendKeyValues(kvs []*mvccpb.KeyValue, tag byte) []*mvccpb.Key
 			chunk, kvs = rest[n:], append(kvs, kv)
 		}
 	}
-	return kvs
 }
 
 // appendEvents reads all events up to another field, from one whose tag has just been read.
 func (r *reader) appendEvents(events []*mvccpb.Event, tag byte) []*mvccpb.Event {
 	r.at-- // back to the tag
-	var few [8]run
-	runs, count := r.survey(few[:0], tag)
-	events = slices.Grow(events, count)
-	for _, run := range runs {
+	for {
+		run := r.survey(tag)
+		if run.count == 0 {
+			return events
+		}
+		events = grow(events, run, r.left())
 		var elements slab[event]
 		var prevs slab[mvccpb.KeyValue]
 		chunk := r.bytes(run.size)
@@ -82,34 +90,39 @@ func (r *reader) appendEvents(events []*mvccpb.Event, tag byte) []*mvccpb.Event 
 			chunk, events = rest[n:], append(events, &e.Event)
 		}
 	}
-	return events
 }
 
-// survey divides the elements up to another field into runs.
-func (r *reader) survey(runs []run, tag byte) (_ []run, count int) {
-	room := 0
+// survey measures the next run of elements with the tag. It is empty if another field comes next, or none.
+//
+// It goes no farther than the run, so that what it has looked at is still in the processor's cache when it is copied.
+func (r *reader) survey(tag byte) (next run) {
 	ahead, begin := *r, r.pos()
 	for ahead.more() && ahead.byte() == tag {
 		n := ahead.length()
 		ahead.skip(n)
 		size := ahead.pos() - begin
-		begin += size
-		need := size
-		if n >= aloneLen {
-			need = chunkLen
+		alone := n >= aloneLen
+		if next.count > 0 && (alone || size > chunkLen) {
+			break
 		}
-		if need > room {
-			runs, room = append(runs, run{}), chunkLen
+		next = run{next.count + 1, size}
+		if alone {
+			break
 		}
-		room -= need
-		last := &runs[len(runs)-1]
-		last.count++
-		last.size += size
-		count++
 	}
 	if ahead.odd {
 		r.odd = true
-		return nil, 0
+		return run{}
 	}
-	return runs, count
+	return next
+}
+
+// grow makes room for a run and for those that follow it in the left bytes of the message, if they are alike. It goes
+// no farther than to a multiple of what is there, as they need not be.
+func grow[T any](s []*T, next run, left int) []*T {
+	if need := len(s) + next.count; need > cap(s) {
+		all := left/next.size*next.count + left%next.size*next.count/next.size
+		return slices.Grow(s, min(len(s)+max(all, next.count), growth*need)-len(s))
+	}
+	return s
 }
