@@ -71,7 +71,7 @@ func (a *attempt) make(ctx context.Context, reply any) error {
 
 // unwatched is how long an attempt is left alone before watch begins. Most are over by then, and are spared the cost of
 // following their caller's context; the others see its end that much later if it ends within that time.
-const unwatched = 5 * time.Millisecond
+const unwatched = 25 * time.Millisecond
 
 // hedge makes an attempt at a read.
 func (h *hedger) hedge(set *balance.Set, call *balance.Call, a attempt) error {
