@@ -133,14 +133,11 @@ func newClient(parent context.Context, cfg Config, lg *zap.Logger) *Client {
 
 // What every call's outgoing metadata has, made once: as it is, and for calls that need a leader.
 var (
-	callMetadata   = metadata.NewOutgoingContext(context.Background(), clientMetadata())
-	leaderMetadata = WithRequireLeader(callMetadata)
+	callMetadata = metadata.AppendToOutgoingContext(context.Background(),
+		rpctypes.MetadataClientAPIVersionKey, version.APIVersion)
+	leaderMetadata = metadata.AppendToOutgoingContext(callMetadata,
+		rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 )
-
-// clientMetadata is the metadata of every call.
-func clientMetadata() metadata.MD {
-	return metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version.APIVersion)
-}
 
 // NewFromURL makes a client of the cluster at one endpoint, with the defaults of Config.
 func NewFromURL(url string) (*Client, error) {

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/api/v3/version"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -165,9 +166,7 @@ func (c *Client) withMetadata(ctx context.Context, ask bool) context.Context {
 	if !ok {
 		return ctx
 	}
-	for key, values := range clientMetadata() {
-		md.Set(key, values...)
-	}
+	md.Set(rpctypes.MetadataClientAPIVersionKey, version.APIVersion)
 	if ask && len(md.Get(rpctypes.MetadataRequireLeaderKey)) == 0 {
 		md.Set(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 	}

@@ -51,8 +51,8 @@ func (c *Call) Value(key any) any {
 	if key == (callKey{}) {
 		return c
 	}
-	if c.canceler != nil {
-		// Package context asks for the context that Done is of, to attach those derived from it without a goroutine.
+	if _, ok := key.(*int); ok && c.canceler != nil {
+		// Package context asks so for the context that Done is of, to attach those derived from it without a goroutine.
 		if v := c.canceler.Value(key); v != nil {
 			return v
 		}
