@@ -935,6 +935,41 @@ func TestAReadEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A read for whose hedge the budget was used up when it was due is hedged once other reads have filled it.
+func TestAHedgeWaitsForItsBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 2)
+		c := m.client(t)
+		synctest.Wait() // connected
+		for c.hedges.budget.Withdraw() {
+		}
+		var hung atomic.Bool
+		m.handle(ranges, func(call *scripted.Call) (proto.Message, error) {
+			if hung.CompareAndSwap(false, true) {
+				return scripted.Hang(call)
+			}
+			return nil, nil
+		})
+		done := make(chan error)
+		go func() { done <- drop(c.Get(t.Context(), "k")) }()
+		time.Sleep(3 * DefaultHedgeDelay)
+		for range 40 {
+			if _, err := c.Get(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(2 * DefaultHedgeDelay):
+			t.Errorf("no answer after %v", time.Since(start))
+		}
+	})
+}
+
 func TestHedgesTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 2)

@@ -158,13 +158,18 @@ func (r *race) watch() {
 	ctx := r.call.Context
 	due := time.NewTimer(r.delay - min(unwatched, r.delay))
 	defer due.Stop()
-	select {
-	case <-due.C:
-		r.due = true
-		r.second()
-	case <-r.answered:
-		return
-	case <-ctx.Done():
+	for made := false; !made; {
+		select {
+		case <-due.C:
+			r.due = true
+			if made = r.second(); !made {
+				due.Reset(r.delay) // others' reads fill the budget again
+			}
+		case <-r.answered:
+			return
+		case <-ctx.Done():
+			made = true
+		}
 	}
 	select {
 	case <-r.answered:
@@ -173,17 +178,17 @@ func (r *race) watch() {
 	}
 }
 
-// second makes the attempt a second time, if that can help and the budget allows it.
-func (r *race) second() {
+// second makes the attempt a second time, if that can help. It returns false if the budget does not allow it.
+func (r *race) second() bool {
 	r.set.Doubt(r.call)
 	reply, ok := r.attempt.reply.(proto.Message)
 	if !ok || !r.call.Placed() || !sharable(r.attempt.opts) {
-		return
+		return true
 	}
 	r.mu.Lock()
-	if r.over || !r.hedger.budget.Withdraw() {
+	if over := r.over; over || !r.hedger.budget.Withdraw() {
 		r.mu.Unlock()
-		return
+		return over
 	}
 	ctx, cancel := context.WithCancel(r.call.Context)
 	defer cancel()
@@ -196,7 +201,7 @@ func (r *race) second() {
 	err := r.attempt.make(call, reply)
 	if err != nil {
 		r.set.Refused(call, err)
-		return
+		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -204,6 +209,7 @@ func (r *race) second() {
 		r.over, r.won, r.reply = true, true, reply
 		r.cancel()
 	}
+	return true
 }
 
 // sharable reports whether two attempts can be made with the options at the same time: not if they write somewhere.
