@@ -163,7 +163,7 @@ func (r *race) watch() {
 		case <-due.C:
 			r.due = true
 			if made = r.second(); !made {
-				due.Reset(r.delay) // others' reads fill the budget again
+				due.Reset(r.delay)
 			}
 		case <-r.answered:
 			return
@@ -178,12 +178,16 @@ func (r *race) watch() {
 	}
 }
 
-// second makes the attempt a second time, if that can help. It returns false if the budget does not allow it.
+// second makes the attempt a second time, if that can help. It returns false if it may later: the first one has not found
+// an endpoint yet, or the budget does not allow it.
 func (r *race) second() bool {
 	r.set.Doubt(r.call)
 	reply, ok := r.attempt.reply.(proto.Message)
-	if !ok || !r.call.Placed() || !sharable(r.attempt.opts) {
+	if !ok || !sharable(r.attempt.opts) {
 		return true
+	}
+	if !r.call.Placed() {
+		return false
 	}
 	r.mu.Lock()
 	if over := r.over; over || !r.hedger.budget.Withdraw() {

@@ -64,7 +64,10 @@ func passLock(ctx context.Context, m *meter) (err error) {
 			handOvers.add(time.Since(released))
 		}
 		mu.Unlock()
-		time.Sleep(lockHeld)
+		select {
+		case <-time.After(lockHeld):
+		case <-ctx.Done():
+		}
 		holders.Add(-1)
 		mu.Lock()
 		released = time.Now()

@@ -128,6 +128,10 @@ func callUntil(ctx context.Context, conn *grpc.ClientConn, addr string) error {
 			fmt.Printf("%s answered a call\n", addr)
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond) // not to fill the time until the address is known with calls
+		select { // not to fill the time until the address is known with calls
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("no answer of %s: %w", addr, ctx.Err())
+		}
 	}
 }
