@@ -970,6 +970,32 @@ func TestAHedgeWaitsForItsBudget(t *testing.T) {
 	})
 }
 
+// A read that was waiting for a connection when its hedge was due is hedged once it has one.
+func TestAHedgeWaitsForTheFirstAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(t, 2)
+		var hung atomic.Bool
+		m.handle(ranges, func(call *scripted.Call) (proto.Message, error) {
+			if hung.CompareAndSwap(false, true) {
+				return scripted.Hang(call)
+			}
+			return nil, nil
+		})
+		slow := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			time.Sleep(5 * DefaultHedgeDelay)
+			return m.Dial(ctx, addr)
+		})
+		c := m.client(t, func(cfg *Config) { cfg.DialOptions = []grpc.DialOption{slow} })
+		start := time.Now()
+		if _, err := c.Get(within(t, time.Minute), "k"); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 7*DefaultHedgeDelay {
+			t.Errorf("answered after %v", took)
+		}
+	})
+}
+
 func TestHedgesTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMembers(t, 2)
