@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,16 +55,18 @@ func (s suite) run(ctx context.Context) error {
 }
 
 // A report is what is told of the tests: what those print that fail, one line for each package, and in the end all
-// tests that were skipped.
+// tests that were skipped, by reason, and once more those that failed.
 type report struct {
 	w       io.Writer
 	output  map[string][]string // of each test that has not ended, by package and name
 	passed  int
-	failed  int
-	skipped []string
+	failed  []string
+	skipped map[string][]string // by reason
 }
 
-func newReport(w io.Writer) *report { return &report{w: w, output: make(map[string][]string)} }
+func newReport(w io.Writer) *report {
+	return &report{w: w, output: make(map[string][]string), skipped: make(map[string][]string)}
+}
 
 // say writes to somebody who may have stopped listening: whether the tests pass matters more.
 func (r *report) say(format string, args ...any) { _, _ = fmt.Fprintf(r.w, format, args...) }
@@ -108,9 +112,10 @@ func (r *report) note(e event) {
 	case e.Action == "pass":
 		r.passed++
 	case e.Action == "fail":
-		r.failed++
+		r.failed = append(r.failed, e.Test)
 	case e.Action == "skip":
-		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", e.Test, reason(said)))
+		why := reason(said)
+		r.skipped[why] = append(r.skipped[why], e.Test)
 	}
 }
 
@@ -131,9 +136,14 @@ func reason(said []string) string {
 }
 
 func (r *report) summary(took time.Duration) {
-	r.say("%d tests passed, %d failed, %d skipped in %v\n", r.passed, r.failed, len(r.skipped),
-		took.Round(time.Second))
-	for _, s := range r.skipped {
-		r.say("  skipped %s\n", s)
+	skipped := 0
+	for _, why := range slices.Sorted(maps.Keys(r.skipped)) {
+		tests := r.skipped[why]
+		skipped += len(tests)
+		r.say("skipped, %s:\n\t%s\n", why, strings.Join(tests, " "))
 	}
+	for _, test := range r.failed {
+		r.say("failed: %s\n", test)
+	}
+	r.say("%d tests passed, %d failed, %d skipped in %v\n", r.passed, len(r.failed), skipped, took.Round(time.Second))
 }

@@ -33,6 +33,11 @@ var (
 	CompactionKeepsDeletion = &Feature{
 		"3.5", "a watch from the very revision of a compaction sees a deletion at it", "the deletion is lost (3.4.23)",
 	}
+	CompactionEndsEveryWatch = &Feature{
+		"3.5", "every watch that a compaction overtakes ends with `ErrCompacted`",
+		"one whose stream has a full queue in the server goes on, and what it had to catch up with is lost " +
+			"(etcd issue 17529, mended in 3.4.31 and 3.5.13)",
+	}
 	PermissionRangeCheck = &Feature{
 		"3.5", "refusal of a permission for a range that ends before it begins", "it is granted, of no use",
 	}
@@ -63,7 +68,8 @@ var (
 
 // Features are all features, by release.
 var Features = []*Feature{
-	AuthStatus, CompactionPermission, CompactionKeepsDeletion, PermissionRangeCheck,
+	AuthStatus, CompactionPermission, CompactionKeepsDeletion, CompactionEndsEveryWatch,
+	PermissionRangeCheck,
 	NoSpaceBesideCorrupt, Downgrade, HashRevision, SnapshotVersion,
 	RangeStream, FailedTxnChangesNothing, UnixSockets,
 }
