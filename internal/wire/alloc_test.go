@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/encoding"
@@ -115,6 +116,7 @@ func TestKeptPartOfResponseKeepsLittleAlive(t *testing.T) {
 		{"key-value without value", 64 << 10, []int{4, 0, 0, 0, 0, 0}, keyValue, limit},
 		{"key-value of 3000 bytes", 10 << 20, []int{3000}, keyValue, limit},
 		{"key-value of 4 KiB", 10 << 20, []int{4096}, keyValue, 4<<10 + slack},
+		{"key-value of 4 KiB among many", 10 << 20, append([]int{4096}, slices.Repeat([]int{256}, 140)...), keyValue, 4<<10 + slack},
 		{"key-value of 20 KiB", 10 << 20, []int{20 << 10}, keyValue, 20<<10 + slack},
 		{"small among large", 20 << 20, []int{16, 8192, 100, 3000, 1 << 20}, keyValue, limit},
 		{"key-value of 1 MiB", 20 << 20, []int{1 << 20}, keyValue, 1<<20 + slack},

@@ -163,14 +163,19 @@ func responses() []proto.Message {
 	mixed.Kvs[30].Key = bytes.Repeat([]byte("k"), 3000)
 	mixed.Kvs[40].Key = bytes.Repeat([]byte("k"), 5000)
 	mixed.Kvs[80].Key = bytes.Repeat([]byte("k"), 200)
+	full := rangeResponse(800, 256) // runs that are full, and then others
+	full.Kvs[150].Value = bytes.Repeat([]byte("v"), aloneLen)
+	full.Kvs[151].Value = bytes.Repeat([]byte("v"), 2*chunkLen)
+	full.Kvs[400].Value = bytes.Repeat([]byte("v"), aloneLen)
+	full.Kvs[600].Value = nil
 	return []proto.Message{
-		rangeResponse(0, 0), rangeResponse(1, 8), rangeResponse(500, 256), mixed, &pb.RangeResponse{},
+		rangeResponse(0, 0), rangeResponse(1, 8), rangeResponse(500, 256), mixed, full, &pb.RangeResponse{},
 		&pb.RangeResponse{More: true, Kvs: []*mvccpb.KeyValue{{}, {Lease: 1}, {Value: []byte("only")}}},
 		&pb.RangeStreamResponse{RangeResponse: rangeResponse(100, 20)}, &pb.RangeStreamResponse{},
 		&pb.PutResponse{Header: header(), PrevKv: keyValue(0, 10)}, &pb.PutResponse{Header: header()},
 		&pb.DeleteRangeResponse{Header: header(), Deleted: 100, PrevKvs: keyValues(100, 32)},
 		txnResponse(), &pb.TxnResponse{},
-		watchResponse(1, 30), watchResponse(150, 256),
+		watchResponse(1, 30), watchResponse(150, 256), watchResponse(500, 256),
 		&pb.WatchResponse{Header: header(), WatchId: -1, Created: true, Canceled: true, CompactRevision: 400,
 			CancelReason: "etcdserver: mvcc: reqüired revision has been compacted", Fragment: true},
 		&pb.LeaseKeepAliveResponse{Header: header(), ID: 1 << 62, TTL: 60},

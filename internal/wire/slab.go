@@ -50,15 +50,15 @@ func (s *slab[T]) next(left int) *T {
 // appendKeyValues reads all key-values up to another field, from one whose tag has just been read.
 func (r *reader) appendKeyValues(kvs []*mvccpb.KeyValue, tag byte) []*mvccpb.KeyValue {
 	r.at-- // back to the tag
+	var next run
 	for {
-		run := r.survey(tag)
-		if run.count == 0 {
+		var chunk []byte
+		if chunk, next = r.run(tag, next); next.count == 0 {
 			return kvs
 		}
-		kvs = grow(kvs, run, r.left())
+		kvs = grow(kvs, next, next.size+r.left())
 		var elements slab[mvccpb.KeyValue]
-		chunk := r.bytes(run.size)
-		for left := run.count; left > 0; left-- {
+		for left := next.count; left > 0; left-- {
 			_, n, rest := field(chunk)
 			kv := elements.next(left)
 			if !parseKeyValue(rest[:n], kv) {
@@ -72,16 +72,16 @@ func (r *reader) appendKeyValues(kvs []*mvccpb.KeyValue, tag byte) []*mvccpb.Key
 // appendEvents reads all events up to another field, from one whose tag has just been read.
 func (r *reader) appendEvents(events []*mvccpb.Event, tag byte) []*mvccpb.Event {
 	r.at-- // back to the tag
+	var next run
 	for {
-		run := r.survey(tag)
-		if run.count == 0 {
+		var chunk []byte
+		if chunk, next = r.run(tag, next); next.count == 0 {
 			return events
 		}
-		events = grow(events, run, r.left())
+		events = grow(events, next, next.size+r.left())
 		var elements slab[event]
 		var prevs slab[mvccpb.KeyValue]
-		chunk := r.bytes(run.size)
-		for left := run.count; left > 0; left-- {
+		for left := next.count; left > 0; left-- {
 			_, n, rest := field(chunk)
 			e := elements.next(left)
 			if !parseEvent(rest[:n], e, &prevs, left) {
@@ -89,6 +89,38 @@ func (r *reader) appendEvents(events []*mvccpb.Event, tag byte) []*mvccpb.Event 
 			}
 			chunk, events = rest[n:], append(events, &e.Event)
 		}
+	}
+}
+
+// run reads the next run of elements with the tag into a chunk. It is empty if another field comes next, or none. before
+// is the run before it.
+//
+// After a full run, another one is likely: so a whole chunk is copied, and what is in it is measured there. That is
+// cheaper than to measure first, since a copy of everything comes faster into the cache than looks here and there.
+func (r *reader) run(tag byte, before run) (chunk []byte, next run) {
+	if before.count > 1 && before.size > chunkLen-aloneLen && r.left() >= chunkLen {
+		ahead := *r
+		chunk = ahead.bytes(chunkLen)
+		if next = measure(chunk, tag); next.size > chunkLen/2 {
+			r.skip(next.size)
+			return chunk, next
+		}
+	}
+	if next = r.survey(tag); next.count > 0 {
+		chunk = r.bytes(next.size)
+	}
+	return chunk, next
+}
+
+// measure measures the run with which a chunk begins.
+func measure(chunk []byte, tag byte) (first run) {
+	for b := chunk; ; {
+		t, n, rest := field(b)
+		if t != tag || n >= aloneLen || n > uint64(len(rest)) {
+			return first
+		}
+		b = rest[n:]
+		first = run{first.count + 1, len(chunk) - len(b)}
 	}
 }
 
