@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -37,6 +38,19 @@ func TestBareRefusalsOfOldServers(t *testing.T) {
 	} {
 		if got := Canonical(err); got != err { //nolint:errorlint // identity
 			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
+func TestEndsOfContextsOfOldServers(t *testing.T) {
+	for _, ended := range []error{context.DeadlineExceeded, context.Canceled} {
+		want := status.FromContextError(ended)
+		err := Canonical(status.Error(codes.Unknown, ended.Error()))
+		if got := status.Convert(err); got.Code() != want.Code() || got.Message() != want.Message() {
+			t.Errorf("%v, want %v", got, want)
+		}
+		if !MayHaveApplied(err) {
+			t.Errorf("%v: it may have been applied", err)
 		}
 	}
 }
