@@ -21,7 +21,8 @@ const (
 	EndpointSuspect EndpointHealth = "suspect"
 	// EndpointDown: it cannot be connected to, or its connection was dropped because it did not answer.
 	EndpointDown EndpointHealth = "down"
-	// EndpointLeaderless: it answers, and says that it has no leader. Only serializable reads go to it.
+	// EndpointLeaderless: it answers, and says that it has no leader, or does not serve what needs one while another
+	// endpoint does. Only serializable reads go to it.
 	EndpointLeaderless EndpointHealth = "leaderless"
 	// EndpointLearner: it answers, and says that it has no vote. Only serializable reads go to it.
 	EndpointLearner EndpointHealth = "learner"

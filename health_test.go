@@ -170,6 +170,51 @@ func TestAFrozenMemberHurtsNobody(t *testing.T) {
 	}
 }
 
+// A member that answers probes and says that it has a leader, and loses all that takes agreement, as a leader does for a
+// while that was frozen and is thawed.
+func TestAStuckMemberHurtsNobody(t *testing.T) {
+	for name, tt := range map[string]struct {
+		call   func(*Client, context.Context) error
+		failed int // per caller
+		gap    time.Duration
+	}{
+		"reads":  {func(c *Client, ctx context.Context) error { return drop(c.Get(ctx, "k")) }, 0, 500 * time.Millisecond},
+		"writes": {func(c *Client, ctx context.Context) error { return drop(c.Put(ctx, "k", "v")) }, 2, 6200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMembers(t, 3)
+				c := m.client(t)
+				m.leaders(true, true, true)
+				for _, method := range []string{ranges, puts} {
+					m.servers[0].Handle(method, scripted.Hang)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				got, wg := callers(ctx, 12, 3*time.Second, func(ctx context.Context) error { return tt.call(c, ctx) })
+				time.Sleep(8 * time.Second)
+				if st := c.EndpointStates()[0]; st.Health != EndpointLeaderless {
+					t.Errorf("%+v", st)
+				}
+				n := m.servers[0].Count(puts)
+				time.Sleep(22 * time.Second)
+				if more := m.servers[0].Count(puts) - n; more > 0 {
+					t.Errorf("%d more writes went there", more)
+				}
+				cancel()
+				wg.Wait()
+				for i, n := range got.failed {
+					if n > tt.failed {
+						t.Errorf("caller %d: %d calls failed", i, n)
+					}
+				}
+				if got.gap > tt.gap {
+					t.Errorf("a caller had no success for %v", got.gap)
+				}
+			})
+		})
+	}
+}
+
 // The answer of the hedge is the caller's, and the first attempt is cancelled on its member.
 func TestHedgedReadReturnsTheFirstAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -179,7 +179,7 @@ func (r *race) watch() {
 }
 
 // second makes the attempt a second time, if that can help. It returns false if it may later: the first one has not found
-// an endpoint yet, or the budget does not allow it.
+// an endpoint yet, or no other is connected, or the budget does not allow it.
 func (r *race) second() bool {
 	r.set.Doubt(r.call)
 	reply, ok := r.attempt.reply.(proto.Message)
@@ -205,13 +205,24 @@ func (r *race) second() bool {
 	err := r.attempt.make(call, reply)
 	if err != nil {
 		r.set.Refused(call, err)
-		return true
+		if call.Placed() {
+			return true
+		}
+		r.hedger.budget.Return()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.stopSecond = nil
+		return r.over
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.over {
+	won := !r.over
+	if won {
 		r.over, r.won, r.reply = true, true, reply
 		r.cancel()
+	}
+	r.mu.Unlock()
+	if won {
+		r.set.Overtaken(r.call)
 	}
 	return true
 }

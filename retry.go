@@ -200,6 +200,9 @@ func (r *retrier) next(err error) error {
 	err = retry.Canonical(err)
 	ctx := r.call.Context
 	awaitDeadline(ctx, err)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || r.kind != retry.Read && retry.TimedOut(err) {
+		r.set.TimedOut(r.call)
+	}
 	action := retry.Decide(r.kind, r.call.Sent(), err)
 	if action != retry.Reconnect {
 		r.unreachableSince = time.Time{}

@@ -38,6 +38,7 @@ const (
 const (
 	refusalNoLeader = "it says that it has no leader"
 	refusalLearner  = "it says that it is a learner"
+	refusalStuck    = "it does not answer what needs a leader, and another does"
 )
 
 // watch is what the monitor keeps of an endpoint. The Set's mu guards it.
@@ -60,6 +61,11 @@ type watch struct {
 	refusedAt uint64 // the tick of the first time
 	leading   uint64 // the last tick in which a probe found that it has a leader
 	recheck   int    // ticks until it is asked again whether it still refuses
+
+	trial     *trial // the one under way, or nil
+	nextTrial uint64 // the tick from which there may be another
+	doubts    int    // reasons for one
+	doubtedAt uint64 // the tick of the last of them
 }
 
 // probe is a question to an endpoint, under way.
@@ -68,6 +74,7 @@ type probe struct {
 	begun  uint64 // the tick after which it was sent
 	ticks  int    // since then
 	owed   bool   // it was sent because the endpoint was silent, which is passed over until it answers
+	others int    // ticks at which another endpoint answered while this one was suspected
 }
 
 // monitor watches the endpoints of a Set. It has one goroutine while calls or streams are open, or somebody waits for a
@@ -166,6 +173,7 @@ func (m *monitor) look() (rest bool) {
 	}
 	var silent []*Endpoint
 	for _, e := range s.endpoints {
+		m.judge(e)
 		if e.state == connectivity.Ready && m.examine(e) {
 			silent = append(silent, e)
 		}
@@ -182,9 +190,7 @@ func (m *monitor) look() (rest bool) {
 	for _, e := range silent {
 		e.lines.cut(reasonSilent)
 	}
-	for _, e := range moving {
-		e.lines.move(refusalNoLeader)
-	}
+	moving.make()
 	return rest
 }
 
@@ -197,7 +203,7 @@ var errSilent = errors.New(reasonSilent)
 func (m *monitor) rest() bool {
 	m.awake.Store(false)
 	for _, e := range m.set.endpoints {
-		if open, _ := e.traffic.load(); open > 0 || e.watch.probe != nil {
+		if open, _ := e.traffic.load(); open > 0 || e.watch.probe != nil || e.watch.trial != nil {
 			m.awake.Store(true)
 			return false
 		}
@@ -206,7 +212,7 @@ func (m *monitor) rest() bool {
 		// Nobody asks any more whether it still refuses, so it is not passed over any more. What is shown stays, and is
 		// asked about when there are calls again, as if it had just been said.
 		e.setStanding(refusing, false)
-		e.watch.refusals, e.watch.refusedAt, e.watch.recheck = 0, m.tick+1, 0
+		e.watch.refusals, e.watch.refusedAt, e.watch.recheck, e.watch.nextTrial = 0, m.tick+1, 0, 0
 	}
 	return true
 }
@@ -226,7 +232,7 @@ func (m *monitor) listen(e *Endpoint) (busy bool) {
 		w.quiet = 0 // only now, or no longer, is there something to wait for
 	}
 	w.open = open > 0
-	return busy || open > 0 || w.probe != nil || w.unproven && e.state == connectivity.Ready
+	return busy || open > 0 || w.probe != nil || w.trial != nil || w.unproven && e.state == connectivity.Ready
 }
 
 // lives notes a sign of life.
@@ -255,7 +261,7 @@ func (m *monitor) examine(e *Endpoint) (cut bool) {
 	switch {
 	case w.probe == nil && (w.quiet >= ticksPerInterval || w.unproven):
 		m.ask(e, true)
-	case w.probe == nil && w.refusal != "" && (w.recheck == 0 || m.set.awaiting > 0):
+	case w.probe == nil && w.refusal != "" && w.refusal != refusalStuck && (w.recheck == 0 || m.set.awaiting > 0):
 		w.recheck = recheckTicks
 		m.ask(e, false)
 	case w.probe != nil && w.quiet >= ticksPerInterval && !w.probe.owed:
@@ -274,8 +280,11 @@ func (m *monitor) examine(e *Endpoint) (cut bool) {
 	}
 	w.suspected = true
 	m.set.assess(e, fmt.Sprintf("it owes an answer to a probe for %v", time.Duration(p.ticks)*m.interval))
-	others := m.othersLive(e)
-	if p.ticks < m.timeoutTicks || !others || !e.lines.cuttable() {
+	if m.othersLive(e) {
+		p.others++
+	}
+	// Once is not enough: when all come back at the same time one is the first.
+	if p.ticks < m.timeoutTicks || p.others < 2 || !e.lines.cuttable() {
 		return false
 	}
 	p.cancel()
@@ -372,9 +381,7 @@ func (m *monitor) send(ctx context.Context, e *Endpoint, p *probe) {
 	}
 	moving := s.relocate()
 	s.report()
-	for _, e := range moving {
-		e.lines.move(refusalNoLeader)
-	}
+	moving.make()
 }
 
 // answered notes what the answer to a probe says about the endpoint's leader: a learner, and a member without leader,
@@ -384,6 +391,8 @@ func (m *monitor) answered(e *Endpoint, err error) {
 	case refusal != "":
 		m.set.refuse(e, refusal)
 		e.watch.refusals++
+	case e.watch.refusal == refusalStuck:
+		// It says that it has a leader, as it did before. See judge.
 	default:
 		m.set.accept(e)
 		e.watch.leading = m.tick + 1

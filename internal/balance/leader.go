@@ -60,23 +60,36 @@ func (s *Set) accept(e *Endpoint) {
 	s.tellLed()
 }
 
-// relocate returns the endpoints whose streams are to move: those that have said twice that they have no leader, while
-// another one has said since that it has one. Once is not enough: in an election members lose their leader one after the
-// other, for a moment. The caller holds mu.
-func (s *Set) relocate() (moving []*Endpoint) {
+// moves are the endpoints whose streams are to move, and why.
+type moves map[*Endpoint]string
+
+// relocate returns the endpoints whose streams are to move: those that have said, or shown, twice that they have no
+// leader, while another one has said since that it has one. Once is not enough: in an election members lose their leader
+// one after the other, for a moment. The caller holds mu.
+func (s *Set) relocate() (moving moves) {
 	for _, e := range s.endpoints {
-		if e.watch.refusal != refusalNoLeader || e.watch.refusals == 0 {
+		if (e.watch.refusal != refusalNoLeader && e.watch.refusal != refusalStuck) || e.watch.refusals == 0 {
 			continue
 		}
 		for _, other := range s.endpoints {
 			if other.state == connectivity.Ready && other.watch.refusal == "" && !other.watch.suspected &&
 				other.watch.leading > e.watch.refusedAt {
-				moving = append(moving, e)
+				if moving == nil {
+					moving = make(moves)
+				}
+				moving[e] = e.watch.refusal
 				break
 			}
 		}
 	}
 	return moving
+}
+
+// make ends the streams.
+func (m moves) make() {
+	for e, reason := range m {
+		e.lines.move(reason)
+	}
 }
 
 // leading reports whether a call that needs a leader may be served by an endpoint, as far as is known: one that is

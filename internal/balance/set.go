@@ -82,9 +82,15 @@ func (s *Set) replace(targets []endpoint.Endpoint) {
 		s.endpoints = append(s.endpoints, e)
 	}
 	for target, e := range known {
-		if !listed[target] && e.watch.probe != nil {
+		if listed[target] {
+			continue
+		}
+		if e.watch.probe != nil {
 			e.watch.probe.cancel() // nobody waits for its answer any more
 			e.watch.probe = nil
+		}
+		if s.monitor != nil {
+			s.monitor.endTrial(e)
 		}
 	}
 	s.several.Store(len(s.endpoints) > 1)
@@ -206,7 +212,10 @@ func (s *Set) renew(e *Endpoint) {
 		w.probe.cancel()
 		w.probe = nil
 	}
-	w.suspected, w.quiet = false, 0
+	if s.monitor != nil {
+		s.monitor.endTrial(e)
+	}
+	w.suspected, w.quiet, w.doubts = false, 0, 0
 	w.refusal = ""
 	e.setStanding(refusing, false)
 	e.setStanding(demoted, w.unproven)

@@ -18,7 +18,7 @@ const (
 	Suspect
 	// Down: it could not be connected to, or its connection was dropped because it did not answer.
 	Down
-	// Leaderless: it answers, and says that it has no leader.
+	// Leaderless: it answers, and says that it has no leader, or has failed a trial.
 	Leaderless
 	// Learner: it answers, and says that it has no vote.
 	Learner

@@ -73,6 +73,9 @@ func (b *Budget) Withdraw() bool {
 	}
 }
 
+// Return gives back an attempt that was withdrawn and not made.
+func (b *Budget) Return() { b.tokens.Add(token) }
+
 // refill gives back what time has earned since the last call, while less than refillTo is left. Two callers
 // may see the same elapsed time; the one whose swap succeeds gives the tokens.
 func (b *Budget) refill() {

@@ -134,3 +134,13 @@ func TestHedgeBudgetEarnsATwentiethOfReads(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAttemptThatWasNotMadeIsGivenBack(t *testing.T) {
+	b := NewHedgeBudget()
+	for b.Withdraw() {
+	}
+	b.Return()
+	if !b.Withdraw() || b.Withdraw() {
+		t.Error("what was given back is not there once")
+	}
+}

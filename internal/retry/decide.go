@@ -93,6 +93,15 @@ func Elsewhere(err error) bool {
 // FromLearner reports whether err is a learner's refusal to serve the call.
 func FromLearner(err error) bool { return errorText(err) == textLearner }
 
+// TimedOut reports whether err says that a server has waited in vain for the other members.
+func TimedOut(err error) bool {
+	switch errorText(err) {
+	case textTimeout, textTimeoutLeader, textTimeoutConnection:
+		return true
+	}
+	return false
+}
+
 // Closing reports whether err says that the client's own connection was closed under the call.
 func Closing(err error) bool {
 	return status.Code(err) == codes.Canceled && errorText(err) == textClosing
@@ -154,17 +163,20 @@ func (e *UnsentError) Unwrap() error { return e.Err }
 func (e *UnsentError) GRPCStatus() *status.Status { return status.Convert(e.Err) }
 
 var (
-	textInvalidToken     = rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken)
-	textOldRevision      = rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthOldRevision)
-	textUserEmpty        = rpctypes.ErrorDesc(rpctypes.ErrGRPCUserEmpty)
-	textTooManyRequests  = rpctypes.ErrorDesc(rpctypes.ErrGRPCRequestTooManyRequests)
-	textLearner          = rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner)
-	textNoLeader         = rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader)
-	textStopped          = rpctypes.ErrorDesc(rpctypes.ErrGRPCStopped)
-	textUnhealthy        = rpctypes.ErrorDesc(rpctypes.ErrGRPCUnhealthy)
-	textNotEnoughStarted = rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted)
-	textNoSpace          = rpctypes.ErrorDesc(rpctypes.ErrGRPCNoSpace)
-	textClosing          = "grpc: the client connection is closing"
+	textInvalidToken      = rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken)
+	textOldRevision       = rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthOldRevision)
+	textUserEmpty         = rpctypes.ErrorDesc(rpctypes.ErrGRPCUserEmpty)
+	textTooManyRequests   = rpctypes.ErrorDesc(rpctypes.ErrGRPCRequestTooManyRequests)
+	textLearner           = rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner)
+	textNoLeader          = rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader)
+	textStopped           = rpctypes.ErrorDesc(rpctypes.ErrGRPCStopped)
+	textUnhealthy         = rpctypes.ErrorDesc(rpctypes.ErrGRPCUnhealthy)
+	textNotEnoughStarted  = rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted)
+	textTimeout           = rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeout)
+	textTimeoutLeader     = rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeoutDueToLeaderFail)
+	textTimeoutConnection = rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeoutDueToConnectionLost)
+	textNoSpace           = rpctypes.ErrorDesc(rpctypes.ErrGRPCNoSpace)
+	textClosing           = "grpc: the client connection is closing"
 )
 
 // errorText returns the message of an error as the server sent it. Etcd's errors are told apart by it and not by
