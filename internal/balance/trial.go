@@ -15,7 +15,8 @@ import (
 // follows the new one, but for seconds, up to half a minute, gets nothing of what it proposes committed, nor what others
 // do; its callers do not learn that before their deadlines.) So where calls give reason for doubt the member is put on
 // trial: it has to answer a linearizable read within the time that a probe has, if another endpoint does. One that fails
-// is passed over by calls that need a leader, and tried again until it passes. One that is merely slow passes.
+// is passed over by calls that need a leader, and tried again until it passes. One that is merely slow passes. One that was
+// dropped for its silence has to pass before it gets such calls again.
 type trial struct {
 	cancel        context.CancelFunc
 	control       *Endpoint
@@ -62,18 +63,34 @@ func (s *Set) doubt(call *Call, weight int) {
 	}
 }
 
-// try puts an endpoint on trial, if it is not and there is another one to compare it with. The caller holds the Set's mu.
+// onTrial reports whether the endpoint has to pass a trial before calls that need a leader go to it.
+func (w *watch) onTrial() bool { return w.refusal == refusalStuck || w.refusal == refusalUntried }
+
+// readmit puts an endpoint that was dropped on trial. The caller holds the Set's mu.
+func (m *monitor) readmit(e *Endpoint) {
+	m.set.refuse(e, refusalUntried)
+	m.try(e)
+}
+
+// try puts an endpoint on trial, unless it is already. With nobody to compare it with it passes. The caller holds the
+// Set's mu.
 func (m *monitor) try(e *Endpoint) {
+	if m.closed || e.watch.trial != nil || e.state != connectivity.Ready {
+		return
+	}
 	control := m.control(e)
-	if m.closed || e.watch.trial != nil || e.state != connectivity.Ready || control == nil {
+	if control == nil {
+		if e.watch.onTrial() {
+			m.set.accept(e)
+		}
 		return
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
 	t := &trial{cancel: cancel, control: control}
 	e.watch.trial, e.watch.doubts = t, 0
 	m.wake()
-	m.tasks.Go(func() { m.read(ctx, e, &t.own) })
-	m.tasks.Go(func() { m.read(ctx, control, &t.controls) })
+	m.tasks.Go(func() { m.read(ctx, e, t, &t.own) })
+	m.tasks.Go(func() { m.read(ctx, control, t, &t.controls) })
 }
 
 // control returns another endpoint that should be able to answer, or nil.
@@ -87,45 +104,52 @@ func (m *monitor) control(e *Endpoint) *Endpoint {
 }
 
 // read makes one of the reads of a trial.
-func (m *monitor) read(ctx context.Context, e *Endpoint, result *verdict) {
+func (m *monitor) read(ctx context.Context, e *Endpoint, t *trial, result *verdict) {
 	call := &Call{Context: ctx, fallback: m.metadata, target: e}
 	_, err := pb.NewKVClient(m.conn).Range(call, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
 	m.set.mu.Lock()
-	defer m.set.mu.Unlock()
+	defer m.set.report()
 	switch status.Code(err) {
 	case codes.OK, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.FailedPrecondition:
 		*result = served // authentication is looked at after the agreement (server: Range)
 	default:
 		*result = unclear
 	}
+	if e.watch.trial == t && t.own == served {
+		m.conclude(e)
+	}
 }
 
-// judge ends the endpoint's trial if it is decided, and begins the next one of an endpoint that has failed. It is called
-// at every tick. The caller holds the Set's mu.
+// judge sees whether the endpoint's trial is decided, and begins the next one of an endpoint that has not passed. It is
+// called at every tick. The caller holds the Set's mu.
 func (m *monitor) judge(e *Endpoint) {
 	w := &e.watch
 	t := w.trial
-	if t == nil {
-		if w.refusal == refusalStuck && (m.tick >= w.nextTrial || m.set.awaiting > 0) {
-			m.try(e)
-		}
-		return
+	if t != nil {
+		t.ticks++
+		m.conclude(e)
+	} else if w.onTrial() && (m.tick >= w.nextTrial || m.set.awaiting > 0) {
+		m.try(e)
 	}
-	t.ticks++
-	failed := w.refusal == refusalStuck
+}
+
+// conclude ends the endpoint's trial if it is decided. The caller holds the Set's mu.
+func (m *monitor) conclude(e *Endpoint) {
+	w := &e.watch
+	t := w.trial
 	switch {
 	case t.own == served:
-		if failed {
+		if w.onTrial() {
 			m.set.accept(e)
 		}
 	case t.own == unclear || t.controls == unclear:
 	case t.ticks < m.timeoutTicks:
 		return
-	case t.controls == served && (failed || w.refusal == ""):
-		m.set.refuse(e, refusalStuck)
-		if failed {
+	case t.controls == served && (w.onTrial() || w.refusal == ""):
+		if w.refusal == refusalStuck {
 			w.refusals++
 		}
+		m.set.refuse(e, refusalStuck)
 		t.control.watch.leading = m.tick + 1
 	}
 	m.endTrial(e)

@@ -165,3 +165,38 @@ func TestTrialsEndWithTheConnection(t *testing.T) {
 		}
 	})
 }
+
+// A member that was frozen may have led the others, and is still all in confusion when it is thawed.
+func TestDroppedEndpointHasToPassATrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTrialWard(t)
+		w.freeze("a:1")
+		stuck := w.start(t.Context(), 0)
+		<-stuck
+		w.expect("dropped", Down, Healthy, Healthy)
+		w.servers["a:1"].SetMode(scripted.Serving)
+		w.servers["a:1"].Thaw()
+		time.Sleep(1200 * time.Millisecond)
+		w.expect("back", Suspect, Healthy, Healthy)
+		if n := w.visited("a:1", false); n > 0 {
+			t.Errorf("%d calls that need a leader went there", n)
+		}
+		if n := w.visited("a:1", true); n < 10 {
+			t.Errorf("%d of 100 calls that need none went there", n)
+		}
+		time.Sleep(2 * time.Second)
+		w.expect("failed", Leaderless, Healthy, Healthy)
+
+		// With nobody else there is nobody to compare it with.
+		for _, addr := range []string{"b:1", "c:1"} {
+			w.servers[addr].Stop()
+		}
+		done := make(chan error, 1)
+		go func() { done <- w.WaitLeader(t.Context()) }()
+		time.Sleep(5 * time.Second)
+		w.expect("alone", Healthy, Down, Down)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
