@@ -14,8 +14,8 @@
 // answer, an error too, is a sign of life. Until it answers, calls pass it over; after a while its connection is cut, if
 // another endpoint answers, so that calls and streams on it end now and not at their deadlines. Probes ask for a leader
 // in passing: a member that has none, and one that refuses a call for want of one (Refused), is passed over by calls that
-// need a leader, and its long-lived streams (Call.OnLeave) are moved, if another has one. A member that says that it has one,
-// and does not serve what needs one, is found out by a trial (see trial).
+// need a leader, and its long-lived streams (Call.OnLeave) are moved, if another has one. A member that says that it has
+// one, and does not serve what needs one, is found out by a trial (see trial).
 //
 // Nothing of this costs a call more than it pays anyway: signs of life are counted with the calls in flight, in one
 // atomic word, and looked at four times per interval. Without open calls and streams nothing runs and nothing is asked.
