@@ -39,7 +39,6 @@ const (
 	refusalNoLeader = "it says that it has no leader"
 	refusalLearner  = "it says that it is a learner"
 	refusalStuck    = "it does not answer what needs a leader, and another does"
-	refusalUntried  = "it was dropped, and has not answered what needs a leader since"
 )
 
 // watch is what the monitor keeps of an endpoint. The Set's mu guards it.
@@ -248,11 +247,7 @@ func (m *monitor) lives(e *Endpoint) {
 		e.setStanding(demoted, false)
 		m.set.tellLed()
 	}
-	dropped := w.unproven
 	w.suspected, w.unproven = false, false
-	if dropped {
-		m.readmit(e)
-	}
 	m.set.assess(e, "it answers")
 }
 
@@ -266,7 +261,7 @@ func (m *monitor) examine(e *Endpoint) (cut bool) {
 	switch {
 	case w.probe == nil && (w.quiet >= ticksPerInterval || w.unproven):
 		m.ask(e, true)
-	case w.probe == nil && w.refusal != "" && !w.onTrial() && (w.recheck == 0 || m.set.awaiting > 0):
+	case w.probe == nil && w.refusal != "" && w.refusal != refusalStuck && (w.recheck == 0 || m.set.awaiting > 0):
 		w.recheck = recheckTicks
 		m.ask(e, false)
 	case w.probe != nil && w.quiet >= ticksPerInterval && !w.probe.owed:
@@ -396,7 +391,7 @@ func (m *monitor) answered(e *Endpoint, err error) {
 	case refusal != "":
 		m.set.refuse(e, refusal)
 		e.watch.refusals++
-	case e.watch.onTrial():
+	case e.watch.refusal == refusalStuck:
 		// It says that it has a leader, as it did before. See judge.
 	default:
 		m.set.accept(e)

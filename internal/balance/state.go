@@ -68,7 +68,7 @@ func (s *Set) assess(e *Endpoint, reason string) {
 		if w.health == Down {
 			health = Down // until it is connected
 		}
-	case w.suspected || w.unproven || w.refusal == refusalUntried:
+	case w.suspected || w.unproven:
 		health = Suspect
 	case w.refusal != "":
 		health = Leaderless

@@ -15,8 +15,7 @@ import (
 // follows the new one, but for seconds, up to half a minute, gets nothing of what it proposes committed, nor what others
 // do; its callers do not learn that before their deadlines.) So where calls give reason for doubt the member is put on
 // trial: it has to answer a linearizable read within the time that a probe has, if another endpoint does. One that fails
-// is passed over by calls that need a leader, and tried again until it passes. One that is merely slow passes. One that was
-// dropped for its silence has to pass before it gets such calls again.
+// is passed over by calls that need a leader, and tried again until it passes. One that is merely slow passes.
 type trial struct {
 	cancel        context.CancelFunc
 	control       *Endpoint
@@ -63,15 +62,6 @@ func (s *Set) doubt(call *Call, weight int) {
 	}
 }
 
-// onTrial reports whether the endpoint has to pass a trial before calls that need a leader go to it.
-func (w *watch) onTrial() bool { return w.refusal == refusalStuck || w.refusal == refusalUntried }
-
-// readmit puts an endpoint that was dropped on trial. The caller holds the Set's mu.
-func (m *monitor) readmit(e *Endpoint) {
-	m.set.refuse(e, refusalUntried)
-	m.try(e)
-}
-
 // try puts an endpoint on trial, unless it is already. With nobody to compare it with it passes. The caller holds the
 // Set's mu.
 func (m *monitor) try(e *Endpoint) {
@@ -80,7 +70,7 @@ func (m *monitor) try(e *Endpoint) {
 	}
 	control := m.control(e)
 	if control == nil {
-		if e.watch.onTrial() {
+		if e.watch.refusal == refusalStuck {
 			m.set.accept(e)
 		}
 		return
@@ -128,7 +118,7 @@ func (m *monitor) judge(e *Endpoint) {
 	if t != nil {
 		t.ticks++
 		m.conclude(e)
-	} else if w.onTrial() && (m.tick >= w.nextTrial || m.set.awaiting > 0) {
+	} else if w.refusal == refusalStuck && (m.tick >= w.nextTrial || m.set.awaiting > 0) {
 		m.try(e)
 	}
 }
@@ -139,13 +129,13 @@ func (m *monitor) conclude(e *Endpoint) {
 	t := w.trial
 	switch {
 	case t.own == served:
-		if w.onTrial() {
+		if w.refusal == refusalStuck {
 			m.set.accept(e)
 		}
 	case t.own == unclear || t.controls == unclear:
 	case t.ticks < m.timeoutTicks:
 		return
-	case t.controls == served && (w.onTrial() || w.refusal == ""):
+	case t.controls == served && (w.refusal == refusalStuck || w.refusal == ""):
 		if w.refusal == refusalStuck {
 			w.refusals++
 		}
