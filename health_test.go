@@ -84,6 +84,19 @@ type tally struct {
 	gap    time.Duration
 }
 
+// check fails the test if a caller had more failures, or a longer time without success. The callers have ended.
+func (got *tally) check(t *testing.T, failed int, gap time.Duration) {
+	t.Helper()
+	for i, n := range got.failed {
+		if n > failed {
+			t.Errorf("caller %d: %d calls failed", i, n)
+		}
+	}
+	if got.gap > gap {
+		t.Errorf("a caller had no success for %v", got.gap)
+	}
+}
+
 // callerPause is what a caller does between two calls.
 const callerPause = 25 * time.Millisecond
 
@@ -149,14 +162,7 @@ func TestAFrozenMemberHurtsNobody(t *testing.T) {
 				time.Sleep(8 * time.Second)
 				cancel()
 				wg.Wait()
-				for i, n := range got.failed {
-					if n > tt.failed {
-						t.Errorf("caller %d: %d calls failed", i, n)
-					}
-				}
-				if got.gap > tt.gap {
-					t.Errorf("a caller had no success for %v", got.gap)
-				}
+				got.check(t, tt.failed, tt.gap)
 				if healthy := 12 * 30 * 40; got.done < healthy*8/10 {
 					t.Errorf("%d calls of %d in a healthy run", got.done, healthy)
 				}
@@ -202,14 +208,7 @@ func TestAStuckMemberHurtsNobody(t *testing.T) {
 				}
 				cancel()
 				wg.Wait()
-				for i, n := range got.failed {
-					if n > tt.failed {
-						t.Errorf("caller %d: %d calls failed", i, n)
-					}
-				}
-				if got.gap > tt.gap {
-					t.Errorf("a caller had no success for %v", got.gap)
-				}
+				got.check(t, tt.failed, tt.gap)
 			})
 		})
 	}

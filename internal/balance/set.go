@@ -89,9 +89,7 @@ func (s *Set) replace(targets []endpoint.Endpoint) {
 			e.watch.probe.cancel() // nobody waits for its answer any more
 			e.watch.probe = nil
 		}
-		if s.monitor != nil {
-			s.monitor.endTrial(e)
-		}
+		e.watch.endTrial()
 	}
 	s.several.Store(len(s.endpoints) > 1)
 	s.tellLed()
@@ -212,9 +210,7 @@ func (s *Set) renew(e *Endpoint) {
 		w.probe.cancel()
 		w.probe = nil
 	}
-	if s.monitor != nil {
-		s.monitor.endTrial(e)
-	}
+	w.endTrial()
 	w.suspected, w.quiet, w.doubts = false, 0, 0
 	w.refusal = ""
 	e.setStanding(refusing, false)

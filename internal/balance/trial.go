@@ -142,14 +142,14 @@ func (m *monitor) conclude(e *Endpoint) {
 		m.set.refuse(e, refusalStuck)
 		t.control.watch.leading = m.tick + 1
 	}
-	m.endTrial(e)
+	w.endTrial()
 	w.nextTrial = m.tick + recheckTicks
 }
 
 // endTrial ends the endpoint's trial without a result, if there is one. The caller holds the Set's mu.
-func (m *monitor) endTrial(e *Endpoint) {
-	if t := e.watch.trial; t != nil {
-		t.cancel()
-		e.watch.trial = nil
+func (w *watch) endTrial() {
+	if w.trial != nil {
+		w.trial.cancel()
+		w.trial = nil
 	}
 }
