@@ -138,8 +138,11 @@ func (e *env) config(t testing.TB) clientv3.Config {
 	return cfg
 }
 
-// testTimeout bounds a test's waiting by far more than it takes.
-const testTimeout = time.Minute
+// testTimeout bounds a test's waiting by far more than it takes: a machine that is shared may stand still for a while.
+const testTimeout = 3 * time.Minute
+
+// atOnce is how long it may take what happens at once, so that it is told apart from what waits for a minute or for ever.
+const atOnce = 30 * time.Second
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()

@@ -289,18 +289,18 @@ func TestClusterWithoutQuorum(t *testing.T) {
 	get := func(opts ...clientv3.OpOption) func(context.Context) error {
 		return func(ctx context.Context) error { return second(cli.Get(ctx, "first", opts...)) }
 	}
-	if err := within(5*time.Second, requireLeader(get())); err != rpctypes.ErrNoLeader {
+	if err := within(atOnce, requireLeader(get())); err != rpctypes.ErrNoLeader {
 		t.Errorf("a read that requires a leader: %v", err)
 	}
 	if err := within(time.Second, get()); err != context.DeadlineExceeded {
 		t.Errorf("a linearizable read: %v", err)
 	}
 	for range 20 {
-		if err := within(5*time.Second, get(clientv3.WithSerializable())); err != nil {
+		if err := within(atOnce, get(clientv3.WithSerializable())); err != nil {
 			t.Errorf("a serializable read: %v", err)
 		}
 	}
-	if err := within(5*time.Second, func(ctx context.Context) error {
+	if err := within(atOnce, func(ctx context.Context) error {
 		return second(cli.MemberAdd(ctx, []string{nowhere}))
 	}); err != rpctypes.ErrUnhealthy || clientv3.MayHaveApplied(err) {
 		t.Errorf("a new member: %v", err)

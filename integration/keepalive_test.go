@@ -118,7 +118,7 @@ func TestKeepAliveLeavesAFrozenMember(t *testing.T) {
 			cli := newClient(t, cluster, func(cfg *clientv3.Config) {
 				cfg.Endpoints = []string{cluster.Member(victim).Endpoint()}
 			})
-			lease, err := cli.Grant(ctx, 5)
+			lease, err := cli.Grant(ctx, 15)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestKeepAliveLeavesAFrozenMember(t *testing.T) {
 				}
 			}
 			observer := newClient(t, cluster, func(cfg *clientv3.Config) { cfg.Endpoints = others })
-			for end := time.Now().Add(12 * time.Second); time.Now().Before(end); {
+			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 				select {
 				case resp := <-kept:
 					if resp == nil {

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"testing"
@@ -66,14 +67,18 @@ func TestNoResponseTakesMoreAllocationsThanWithStandardCodec(t *testing.T) {
 
 func TestAllocationsOfRequest(t *testing.T) {
 	for _, m := range requests() {
-		n := testing.AllocsPerRun(100, func() {
-			data, err := Codec().Marshal(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			data.Free()
-		})
-		// It is one, of the slice of buffers; but under the race detector pools forget some of what is put into them.
+		// The least of a few rounds: pools lose what they hold to the garbage collector, and under the race detector at
+		// random, which makes it up to 3.5 instead of the 3 of the standard codec, and 2 instead of 1 of this one.
+		n := math.Inf(1)
+		for range 5 {
+			n = min(n, testing.AllocsPerRun(100, func() {
+				data, err := Codec().Marshal(m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data.Free()
+			}))
+		}
 		if n > 3 {
 			t.Errorf("encoding %T takes %v allocations, want at most 3", m, n)
 		}

@@ -22,7 +22,7 @@ import (
 )
 
 // Timeout bounds a test's waiting by far more than it takes.
-const Timeout = 30 * time.Second
+const Timeout = 3 * time.Minute
 
 var cluster struct {
 	once sync.Once
