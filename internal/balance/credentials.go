@@ -50,9 +50,9 @@ func (c *Credentials) ClientHandshake(ctx context.Context, authority string, con
 	creds := c.unsettled
 	if e, ok := credentials.ClientHandshakeInfoFromContext(ctx).Attributes.Value(endpointKey{}).(*Endpoint); ok {
 		creds = c.of(e)
-		cuttable := &link{Conn: conn}
+		cuttable, wrapped := wrap(conn)
 		e.lines.connected(cuttable)
-		conn = cuttable
+		conn = wrapped
 	}
 	if name := creds.Info().ServerName; name != "" { //nolint:staticcheck // deprecated for setting, not for asking
 		// gRPC's TLS credentials verify the endpoint's name whatever their configuration names.
