@@ -352,8 +352,7 @@ func TestReadsSurviveRestarts(t *testing.T) {
 					return
 				default:
 				}
-				// Far more than an election takes on a machine that is not busy.
-				short, cancel := context.WithTimeout(ctx, 20*time.Second)
+				short, cancel := context.WithTimeout(ctx, testTimeout/2) // far more than an election takes
 				if err := read(short); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
