@@ -84,6 +84,25 @@ func TestClientOfAClusterThatComesLater(t *testing.T) {
 	t.Error(err)
 }
 
+// A client that has made calls and makes none holds little: above all, not the buffers that its connection reads into.
+func TestIdleClientsHoldLittle(t *testing.T) {
+	const clients = 100 / scale
+	cluster := etcdtest.Run(t, etcdtest.WithChildProcesses())
+	ctx := testContext(t)
+	before, _ := live()
+	for range clients {
+		if _, err := quietClient(t, cluster).Get(ctx, "key"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, _ := live()
+	each := (after - before) / clients
+	t.Logf("%d bytes of heap a client", each)
+	if each > 80<<10 && scale == 1 {
+		t.Errorf("a client holds %d bytes, want at most 80 KiB", each)
+	}
+}
+
 func TestNewFromURLs(t *testing.T) {
 	e := onThree(t)
 	for name, open := range map[string]func() (*clientv3.Client, error){

@@ -202,8 +202,8 @@ func TestManyLeases(t *testing.T) {
 	heapAfter, goroutinesAfter := live()
 	each := (heapAfter - heap) / manyLeases
 	t.Logf("%d bytes of heap a lease, %d goroutines more", each, goroutinesAfter-goroutines)
-	if each > 1200 && scale == 1 {
-		t.Errorf("a lease takes %d bytes, want at most 1200", each)
+	if each > 1229 && scale == 1 {
+		t.Errorf("a lease takes %d bytes, want at most 1.2 KiB", each)
 	}
 	if goroutinesAfter >= goroutines+manyLeases/20 {
 		t.Errorf("%d goroutines with %d leases, %d without", goroutinesAfter, manyLeases, goroutines)

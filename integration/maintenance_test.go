@@ -65,6 +65,7 @@ func TestHashKV(t *testing.T) {
 		}
 		ep := e.cluster.Endpoints()[0]
 		e.put(t, e.prefix, "2")
+		e.catchUp(t)
 		if current, err := e.HashKV(e.ctx, ep, 0); err != nil || current.Hash == first.Hash {
 			t.Errorf("after a write: %v, %v", current, err)
 		}
