@@ -773,12 +773,18 @@ func TestAForbiddenReadProvesALeader(t *testing.T) {
 		m := newMembers(t, 3)
 		c := m.client(t)
 		time.Sleep(time.Second)
-		m.handle(ranges, scripted.Fail(rpctypes.ErrGRPCPermissionDenied))
-		m.servers[0].Cut()
-		time.Sleep(10 * time.Millisecond)
-		start := time.Now()
-		if _, err := c.Put(t.Context(), "k", "v"); err != nil || time.Since(start) != 0 {
-			t.Errorf("after %v: %v", time.Since(start), err)
+		// The second is what a client without a user is told.
+		for i, refusal := range []error{rpctypes.ErrGRPCPermissionDenied, rpctypes.ErrGRPCUserEmpty} {
+			m.handle(ranges, scripted.Fail(refusal))
+			m.servers[i].Cut()
+			time.Sleep(10 * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			start := time.Now()
+			if _, err := c.Put(ctx, "k", "v"); err != nil || time.Since(start) != 0 {
+				t.Errorf("%v: after %v: %v", refusal, time.Since(start), err)
+			}
+			cancel()
+			time.Sleep(time.Second)
 		}
 	})
 }

@@ -92,16 +92,11 @@ func (c *Client) kindOf(set *balance.Set, method string, req any) retry.Kind {
 
 const maintenancePrefix = "/etcdserverpb.Maintenance/"
 
-// proveLeader returns nil when a linearizable read has been answered, which takes a leader; so does a refusal by
-// authentication, which comes after that (server: Range).
+// proveLeader returns nil when the members have agreed on something, which takes a leader.
 func (c *Client) proveLeader(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
-	_, err := pb.NewKVClient(c.conn).Range(ctx, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
-	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
-		return nil
-	}
-	return err
+	return balance.Agree(ctx, pb.NewKVClient(c.conn))
 }
 
 // proofTimeout bounds a try at proving that there is a leader.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"sync/atomic"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 )
 
 // proof is whether the cluster has proved that it has a leader since a connection to one of its members was lost: that
@@ -17,6 +20,18 @@ type proof struct {
 	lost   uint64             // counts the connections that were lost
 	given  chan struct{}      // closed when the proof in progress is given, or given up; nil if none is in progress
 	giveUp context.CancelFunc // ends the proof in progress
+}
+
+// Agree makes a linearizable read on the stub, which takes the agreement of the members. It returns nil if that was not
+// what was missing: the read was answered, or refused, say by authentication, which comes after the agreement (server:
+// Range).
+func Agree(ctx context.Context, kv pb.KVClient) error {
+	_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return err
+	}
+	return nil
 }
 
 // doubtLeader makes the next write wait for the proof that the cluster has a leader, if there are members to have it.

@@ -3,9 +3,7 @@ package balance
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -28,7 +26,7 @@ type verdict uint8
 
 const (
 	pending verdict = iota // no answer yet
-	served                 // answered, if only by a refusal that comes after the agreement
+	served                 // see Agree
 	unclear                // failed
 )
 
@@ -96,13 +94,11 @@ func (m *monitor) control(e *Endpoint) *Endpoint {
 // read makes one of the reads of a trial.
 func (m *monitor) read(ctx context.Context, e *Endpoint, t *trial, result *verdict) {
 	call := &Call{Context: ctx, fallback: m.metadata, target: e}
-	_, err := pb.NewKVClient(m.conn).Range(call, &pb.RangeRequest{Key: []byte("leader"), CountOnly: true})
+	err := Agree(call, pb.NewKVClient(m.conn))
 	m.set.mu.Lock()
 	defer m.set.report()
-	switch status.Code(err) {
-	case codes.OK, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.FailedPrecondition:
-		*result = served // authentication is looked at after the agreement (server: Range)
-	default:
+	*result = served
+	if err != nil {
 		*result = unclear
 	}
 	if e.watch.trial == t && t.own == served {
