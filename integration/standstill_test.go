@@ -8,7 +8,7 @@ import (
 
 const (
 	standstillTick  = 10 * time.Millisecond
-	shortStandstill = 100 * time.Millisecond // up to here a tick may be late on a machine that is merely busy
+	shortStandstill = 500 * time.Millisecond // up to here a tick may be late on a machine that is merely busy
 )
 
 // standstill measures for how long the machine has stood still, as one does that shares its processors with others: what
